@@ -1,0 +1,101 @@
+"""Guarded, durable, audited appointment transitions for Zocdoc's developer API.
+
+`Lifecycle` is the one object to begin with. Exports are loaded when first asked for, so that importing the package, and
+the command line's `--help`, cost next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lifecycle.api import Lifecycle
+    from lifecycle.chart import CancellationReason, Command, Status
+    from lifecycle.errors import (
+        AppointmentNotFound,
+        CommandInProgress,
+        CommandRejected,
+        ConfigurationError,
+        CredentialNotAllowed,
+        DatabaseUnavailable,
+        EnvironmentMismatch,
+        InvalidArgument,
+        LifecycleError,
+        NotSent,
+        OutcomeUnknown,
+        ReadFailed,
+        RequestKeyReused,
+        SchemaMismatch,
+        TransitionRefused,
+    )
+    from lifecycle.guards import Explanation
+    from lifecycle.outcomes import Done
+    from lifecycle.records import Appointment, AuditEvent
+    from lifecycle.recovery import Recovered, Recovery
+    from lifecycle.resources import Timing
+    from lifecycle.zocdoc import ZocdocClient
+
+_HOMES = {
+    "lifecycle.api": ("Lifecycle",),
+    "lifecycle.chart": ("CancellationReason", "Command", "Status"),
+    "lifecycle.errors": (
+        "AppointmentNotFound",
+        "CommandInProgress",
+        "CommandRejected",
+        "ConfigurationError",
+        "CredentialNotAllowed",
+        "DatabaseUnavailable",
+        "EnvironmentMismatch",
+        "InvalidArgument",
+        "LifecycleError",
+        "NotSent",
+        "OutcomeUnknown",
+        "ReadFailed",
+        "RequestKeyReused",
+        "SchemaMismatch",
+        "TransitionRefused",
+    ),
+    "lifecycle.guards": ("Explanation",),
+    "lifecycle.outcomes": ("Done",),
+    "lifecycle.records": ("Appointment", "AuditEvent"),
+    "lifecycle.recovery": ("Recovered", "Recovery"),
+    "lifecycle.resources": ("Timing",),
+    "lifecycle.zocdoc": ("ZocdocClient",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Appointment",
+    "AppointmentNotFound",
+    "AuditEvent",
+    "CancellationReason",
+    "Command",
+    "CommandInProgress",
+    "CommandRejected",
+    "ConfigurationError",
+    "CredentialNotAllowed",
+    "DatabaseUnavailable",
+    "Done",
+    "EnvironmentMismatch",
+    "Explanation",
+    "InvalidArgument",
+    "Lifecycle",
+    "LifecycleError",
+    "NotSent",
+    "OutcomeUnknown",
+    "ReadFailed",
+    "Recovered",
+    "Recovery",
+    "RequestKeyReused",
+    "SchemaMismatch",
+    "Status",
+    "Timing",
+    "TransitionRefused",
+    "ZocdocClient",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_HOME[name]), name)
+    return found

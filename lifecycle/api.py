@@ -1,0 +1,155 @@
+"""`Lifecycle`: where the database, the Zocdoc clients and the intervals meet. It holds no logic of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from lifecycle import chart, commands, explaining, observations, records, recovery, wishes
+from lifecycle.database import Database
+from lifecycle.resources import Clients, Resources, Timing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+    from types import TracebackType
+
+    import sqlalchemy as sa
+
+    from lifecycle.guards import Explanation
+    from lifecycle.outcomes import Done
+    from lifecycle.records import Appointment, AuditEvent
+    from lifecycle.recovery import Recovery
+    from lifecycle.zocdoc import ZocdocClient
+
+
+class Lifecycle:
+    """The appointments of one database, driven through Zocdoc's API. Thread-safe; processes may share a database.
+
+    `database` is a SQLAlchemy URL (`sqlite:///file.db`, `postgresql://user@host/name`) or the Engine of a host
+    application; its schema must have been made by `lifecycle db upgrade`. `zocdoc` is the client at hand, usually
+    the machine-to-machine one; `user_client` gives the client of a Zocdoc user by the user's id, or None. `source` is
+    written on audit rows. Opens no connection until it is used; `close` closes the pool that it made itself.
+
+    Every command raises `TransitionRefused` (with `reasons`; `CommandInProgress` while another one is active),
+    `CommandRejected` (Zocdoc said no), `NotSent` (no effect, safe to call again), `OutcomeUnknown` (in doubt: do not
+    repeat, `recover`), `AppointmentNotFound`, `RequestKeyReused`, `InvalidArgument`, `DatabaseUnavailable`; all are
+    `LifecycleError`. `actor` says who asked (`user:17`, `job:nightly`). With a `request_key` of the caller's own, the
+    same call again gives the first outcome instead of acting twice; after `NotSent` it acts again.
+    """
+
+    def __init__(
+        self,
+        database: str | sa.URL | sa.Engine,
+        *,
+        zocdoc: ZocdocClient | None = None,
+        user_client: Callable[[str], ZocdocClient | None] | None = None,
+        timing: Timing | None = None,
+        source: str = "api",
+    ) -> None:
+        self._resources = Resources(Database(database), Clients(zocdoc, user_client), timing or Timing())
+        self._source = source
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the database connections, unless the engine is the host's. The Zocdoc client stays the caller's."""
+        self._resources.database.close()
+
+    def track(self, appointment_id: str, *, actor: str, booked_with: str = chart.MACHINE) -> Appointment:
+        """Read an appointment from Zocdoc and persist it; again: record what has changed there since.
+
+        `booked_with` is the identity of the credential that booked, `machine` or `user:ID`: no answer of Zocdoc tells
+        it, and Zocdoc lets only such a credential read or change the appointment. Raises `AppointmentNotFound`,
+        `ReadFailed`, `CredentialNotAllowed`, `InvalidArgument`.
+        """
+        return observations.track(
+            self._resources, appointment_id, actor=actor, source=self._source, booked_with=booked_with
+        )
+
+    def confirm(self, appointment_id: str, *, actor: str, request_key: str | None = None) -> Done:
+        """Confirm a booking. Zocdoc allows it from `pending_booking`."""
+        return self._run(chart.Command.CONFIRM, appointment_id, actor, request_key)
+
+    def cancel(
+        self,
+        appointment_id: str,
+        *,
+        actor: str,
+        reason_type: str | None = None,
+        reason: str | None = None,
+        request_key: str | None = None,
+    ) -> Done:
+        """Cancel an appointment. `reason_type` is one of Zocdoc's, optional but recommended.
+
+        `reason` is free text, which counts as protected health information: it is sent, kept until the command ends,
+        and never written to the audit trail.
+        """
+        payload = wishes.cancel_payload(reason_type, reason)
+        return self._run(chart.Command.CANCEL, appointment_id, actor, request_key, payload)
+
+    def reschedule(
+        self, appointment_id: str, *, actor: str, start_time: str | datetime, request_key: str | None = None
+    ) -> Done:
+        """Ask for another start: ISO 8601 text with an offset, sent word for word, or an aware datetime.
+
+        The status that Zocdoc answers (`rescheduled`, `pending_reschedule`, ...) is in `Done.to_status`.
+        """
+        payload = wishes.reschedule_payload(start_time)
+        return self._run(chart.Command.RESCHEDULE, appointment_id, actor, request_key, payload)
+
+    def mark_arrived(self, appointment_id: str, *, actor: str, request_key: str | None = None) -> Done:
+        """Tell Zocdoc that the patient has arrived. The status stays; `arrived_at` is set."""
+        return self._run(chart.Command.MARK_ARRIVED, appointment_id, actor, request_key)
+
+    def mark_no_show(self, appointment_id: str, *, actor: str, request_key: str | None = None) -> Done:
+        """Tell Zocdoc that the patient did not come: within 2 days after the start."""
+        return self._run(chart.Command.MARK_NO_SHOW, appointment_id, actor, request_key)
+
+    def explain(
+        self, appointment_id: str, command: str, *, start_time: str | datetime | None = None
+    ) -> tuple[Explanation, ...]:
+        """Answer for each check whether the command would pass now, with the code and the rule. Database only."""
+        return explaining.explain(self._resources, appointment_id, command, start_time=start_time)
+
+    def get(self, appointment_id: str) -> Appointment:
+        """Read one tracked appointment. Database only."""
+        return records.get(self._resources.database, appointment_id)
+
+    def history(self, appointment_id: str) -> list[AuditEvent]:
+        """Read an appointment's audit events, oldest first. Database only."""
+        return records.history(self._resources.database, appointment_id)
+
+    def appointments(self, *, status: str | None = None, in_doubt: bool | None = None) -> Iterator[Appointment]:
+        """Iterate over the tracked appointments by id, filtered in SQL. Database only; memory stays flat."""
+        return records.appointments(self._resources.database, status=status, in_doubt=in_doubt)
+
+    def recover(self, *, wait: float = 0.0) -> Recovery:
+        """Settle commands whose answer was lost, by reading from Zocdoc; sends nothing.
+
+        Looks at what is due now; with `wait`, goes on for so many seconds for what becomes due.
+        """
+        return recovery.recover(self._resources, wait=wait)
+
+    def _run(
+        self,
+        command: chart.Command,
+        appointment_id: str,
+        actor: str,
+        request_key: str | None,
+        payload: dict[str, Any] | None = None,
+    ) -> Done:
+        wish = wishes.Wish(
+            appointment_id=appointment_id,
+            command=command,
+            actor=actor,
+            source=self._source,
+            request_key=request_key,
+            payload=payload or {},
+        )
+        return commands.run(self._resources, wish)

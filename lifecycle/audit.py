@@ -1,0 +1,255 @@
+"""The one door: the only code that writes an appointment's row and appends to the audit trail.
+
+Both happen in the caller's transaction, under the lock of the appointment's row, so the row's status is always the fold
+of its events. Every event carries the hash of the one before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from lifecycle import chart, models
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lifecycle.database import Database
+
+HASH_VERSION: Final = 1
+"""The canonical encoding that new events are hashed with; see `digest`."""
+
+GENESIS: Final = "0" * 64
+"""`prev_hash` of an appointment's first event."""
+
+
+class Event(StrEnum):
+    """What an audit event tells, in the past tense. Retired words stay here for as long as rows use them."""
+
+    APPOINTMENT_TRACKED = "appointment_tracked"  # first read from Zocdoc
+    APPOINTMENT_OBSERVED = "appointment_observed"  # Zocdoc reported a change that was not our command
+    COMMAND_REFUSED = "command_refused"  # a check said no; nothing was sent
+    COMMAND_ACCEPTED = "command_accepted"  # -> sending: the intent, committed before the call
+    COMMAND_APPLIED = "command_applied"  # sending, uncertain -> applied
+    ARRIVAL_MARKED = "arrival_marked"  # sending -> applied, of mark_arrived: no status moves
+    COMMAND_REJECTED = "command_rejected"  # sending -> rejected: Zocdoc said no
+    COMMAND_NOT_SENT = "command_not_sent"  # sending, uncertain -> not_sent
+    OUTCOME_LOST = "outcome_lost"  # sending -> uncertain
+    OUTCOME_CHECKED = "outcome_checked"  # a read after a lost answer that did not settle it
+    ATTENTION_NEEDED = "attention_needed"  # uncertain -> needs_attention
+    LATE_ANSWER_RECEIVED = "late_answer_received"  # an answer for a command that was settled without it
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """An appointment's row, its last event and its active command, as they are while its lock is held.
+
+    `now` is the database's time, UTC, taken after the lock was granted.
+    """
+
+    row: Mapping[str, Any]
+    seq: int
+    hash: str
+    active_command_id: str | None
+    active_state: str | None
+    now: datetime
+
+    @property
+    def appointment_id(self) -> str:
+        """Whose row it is."""
+        return str(self.row["appointment_id"])
+
+    @property
+    def status(self) -> str:
+        """The status as it stands."""
+        return str(self.row["status"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """An audit event to be appended. `to_status` None: the status stays. `details` holds codes, times and names."""
+
+    event: Event
+    actor: str
+    source: str
+    to_status: str | None = None
+    conforming: bool = True
+    command: str | None = None
+    command_id: str | None = None
+    outcome: str | None = None
+    reason_code: str | None = None
+    zocdoc_request_id: str | None = None
+    http_status: int | None = None
+    duration_ms: int | None = None
+    occurred_at: datetime | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def lock(database: Database, connection: sa.Connection, appointment_id: str) -> Locked | None:
+    """Lock an appointment until the transaction ends and read what it stands on; None if it is not tracked."""
+    if not database.is_postgres:
+        return peek(database, connection, appointment_id)
+    row = connection.execute(_ROW_FOR_UPDATE, {"id": appointment_id}).mappings().one_or_none()
+    if row is None:
+        return None
+    # A second statement, because its snapshot must be newer than the moment when the lock was granted.
+    head = connection.execute(_HEAD, {"id": appointment_id}).mappings().one()
+    return _locked(row, head, head["now"])
+
+
+def peek(database: Database, connection: sa.Connection, appointment_id: str) -> Locked | None:
+    """Read what `lock` reads, without taking the lock (on SQLite the writing transaction itself is the lock)."""
+    row = connection.execute(_ROW_AND_HEAD, {"id": appointment_id}).mappings().one_or_none()
+    return None if row is None else _locked(row, row, database.now(connection))
+
+
+def hold(database: Database, connection: sa.Connection, appointment_id: str) -> Locked:
+    """Lock an appointment that is known to be there, because a command refers to it."""
+    locked = lock(database, connection, appointment_id)
+    if locked is None:
+        msg = f"appointment {appointment_id} has a command but no row"
+        raise AssertionError(msg)
+    return locked
+
+
+def begin(connection: sa.Connection, values: Mapping[str, Any], entry: Entry, *, now: datetime) -> Locked | None:
+    """Create an appointment's row with its first event; None if another transaction was faster."""
+    appointment_id, status = values["appointment_id"], values["status"]
+    row = {
+        **dict.fromkeys(_OPTIONAL),
+        **values,
+        "status_known": status in chart.STATUSES,
+        "version": 1,
+        "in_doubt": False,
+        "observed_at": now,
+        "tracked_at": now,
+        "updated_at": now,
+    }
+    insert = _INSERT_POSTGRES if connection.dialect.name == "postgresql" else _INSERT_SQLITE
+    if connection.execute(insert, row).rowcount == 0:
+        return None
+    event = _event(appointment_id, None, replace(entry, to_status=status), seq=1, prev_hash=GENESIS, now=now)
+    connection.execute(_APPEND, event)
+    return Locked(row, 1, event["hash"], None, None, now)
+
+
+def record(connection: sa.Connection, locked: Locked, entry: Entry, **changes: Any) -> Locked:  # noqa: ANN401 # columns
+    """Append an event, and with it move the status and change other columns of the row. Needs the row's lock."""
+    event = _event(
+        locked.appointment_id, locked.status, entry, seq=locked.seq + 1, prev_hash=locked.hash, now=locked.now
+    )
+    row = locked.row
+    if event["to_status"] != locked.status:
+        changes |= {"status": event["to_status"], "status_known": event["to_status"] in chart.STATUSES}
+    if changes:
+        row = _change(connection, locked, changes)
+    connection.execute(_APPEND, event)
+    return replace(locked, row=row, seq=event["appointment_seq"], hash=event["hash"])
+
+
+def seen(connection: sa.Connection, locked: Locked, *, last_modified: datetime | None) -> None:
+    """Note that Zocdoc was read and nothing had changed. No event: nothing happened."""
+    values = {"observed_at": locked.now, "remote_last_modified": last_modified}
+    connection.execute(_UPDATE.values(values), {"id": locked.appointment_id, "old": locked.row["version"]})
+
+
+def digest(event: Mapping[str, Any]) -> str:
+    """Compute the hash of an audit event, from its columns as stored.
+
+    SHA-256 over the UTF-8 bytes of `lifecycle-audit-1`, a line feed, and a JSON object of every column but `seq` and
+    `hash`: keys sorted, no white space, non-ASCII characters as they are, NULL as null, Booleans as true and false,
+    instants as `2026-12-01T14:00:00.000000Z`. A verifier in another language needs nothing else.
+    """
+    content = {name: _plain(event[name]) for name in _HASHED}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(f"lifecycle-audit-{HASH_VERSION}\n{text}".encode()).hexdigest()
+
+
+def _plain(value: object) -> object:
+    return models.utc_text(value) if isinstance(value, datetime) else value
+
+
+def _locked(row: Mapping[str, Any], head: Mapping[str, Any], now: datetime) -> Locked:
+    return Locked(row, head["head_seq"], head["head_hash"], head["active_command_id"], head["active_state"], now)
+
+
+def _change(connection: sa.Connection, locked: Locked, changes: dict[str, Any]) -> dict[str, Any]:
+    version = locked.row["version"]
+    changes |= {"version": version + 1, "updated_at": locked.now}
+    updated = connection.execute(_UPDATE.values(changes), {"id": locked.appointment_id, "old": version})
+    if updated.rowcount != 1:
+        msg = f"appointment {locked.appointment_id} changed although its lock was held"
+        raise AssertionError(msg)
+    return {**locked.row, **changes}
+
+
+def _event(
+    appointment_id: str, status: str | None, entry: Entry, *, seq: int, prev_hash: str, now: datetime
+) -> dict[str, Any]:
+    event = {
+        "appointment_id": appointment_id,
+        "appointment_seq": seq,
+        "event": str(entry.event),
+        "command": entry.command,
+        "from_status": status,
+        "to_status": entry.to_status if entry.to_status is not None else status,
+        "conforming": entry.conforming,
+        "outcome": entry.outcome,
+        "reason_code": entry.reason_code,
+        "actor": entry.actor,
+        "source": entry.source,
+        "command_id": entry.command_id,
+        "delivery_id": None,
+        "zocdoc_request_id": entry.zocdoc_request_id,
+        "http_status": entry.http_status,
+        "duration_ms": entry.duration_ms,
+        "chart_version": chart.VERSION,
+        "occurred_at": entry.occurred_at,
+        "recorded_at": now,
+        "details": entry.details,
+        "hash_version": HASH_VERSION,
+        "prev_hash": prev_hash,
+    }
+    return {**event, "hash": digest(event)}
+
+
+_appointments, _events, _commands = models.appointments, models.audit_events, models.commands
+_newest = _events.alias("newest")
+_OPTIONAL: Final = tuple(column.name for column in _appointments.columns if column.nullable)
+_HASHED: Final = tuple(column.name for column in _events.columns if column.name not in {"seq", "hash"})
+_APPEND: Final = sa.insert(_events).inline()
+_INSERT_POSTGRES: Final = postgresql.insert(_appointments).on_conflict_do_nothing()
+_INSERT_SQLITE: Final = sqlite.insert(_appointments).on_conflict_do_nothing()
+_UPDATE: Final = sa.update(_appointments).where(
+    _appointments.c.appointment_id == sa.bindparam("id"), _appointments.c.version == sa.bindparam("old")
+)
+
+_HEAD_COLUMNS: Final = (
+    _events.c.appointment_seq.label("head_seq"),
+    _events.c.hash.label("head_hash"),
+    _commands.c.command_id.label("active_command_id"),
+    _commands.c.state.label("active_state"),
+)
+_IS_HEAD: Final = sa.and_(
+    _events.c.appointment_id == _appointments.c.appointment_id,
+    _events.c.appointment_seq
+    == sa.select(sa.func.max(_newest.c.appointment_seq))
+    .where(_newest.c.appointment_id == _appointments.c.appointment_id)
+    .correlate(_appointments)
+    .scalar_subquery(),
+)
+_IS_ACTIVE: Final = sa.and_(
+    _commands.c.appointment_id == _appointments.c.appointment_id, _commands.c.state.in_(models.ACTIVE_STATES)
+)
+_WITH_HEAD: Final = _appointments.join(_events, _IS_HEAD).outerjoin(_commands, _IS_ACTIVE)
+_THIS: Final = _appointments.c.appointment_id == sa.bindparam("id")
+_ROW_AND_HEAD: Final = sa.select(_appointments, *_HEAD_COLUMNS).select_from(_WITH_HEAD).where(_THIS)
+_ROW_FOR_UPDATE: Final = sa.select(_appointments).where(_THIS).with_for_update()
+_HEAD: Final = sa.select(*_HEAD_COLUMNS, sa.func.clock_timestamp().label("now")).select_from(_WITH_HEAD).where(_THIS)

@@ -1,0 +1,200 @@
+"""Connections, transactions and the clock, for SQLite and PostgreSQL.
+
+Writers are serialised before they read: `BEGIN IMMEDIATE` on SQLite, a row lock on PostgreSQL (taken by `audit.lock`).
+Every failure of the database itself surfaces as `DatabaseUnavailable`, without SQL parameters in its text.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+
+from lifecycle import errors, models
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+_BUSY_SECONDS: Final = 10.0
+"""How long a writer waits for another: many transactions of a few milliseconds, far below a caller's patience."""
+
+_POSTGRES_OPTIONS: Final = "-c lock_timeout=10s -c idle_in_transaction_session_timeout=30s"
+"""A process that stops inside a transaction must not hold the row of an appointment for ever."""
+
+_SYNCHRONOUS_FULL: Final = 2
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Database:
+    """One engine, its transactions and its clock. Thread-safe; several processes may use one database.
+
+    `target` is a SQLAlchemy URL (the engine is made here, with safe settings, and disposed of by `close`) or an
+    existing Engine of a host application (left as it is; `close` does not touch it). `now` replaces the clock of an
+    SQLite database, which runs in this process; PostgreSQL always uses the server's clock. Opens nothing by itself.
+    """
+
+    def __init__(self, target: str | sa.URL | sa.Engine, *, now: Callable[[], datetime] = _utc_now) -> None:
+        self._owned = not isinstance(target, sa.Engine)
+        self.engine: Final = target if isinstance(target, sa.Engine) else _create_engine(target)
+        self._now = now
+        self._usable = False
+        if self.engine.dialect.name not in {"sqlite", "postgresql"}:
+            raise errors.ConfigurationError(
+                problem=f"{self.engine.dialect.name} is not supported; use SQLite or PostgreSQL"
+            )
+
+    @property
+    def is_postgres(self) -> bool:
+        """Tell which of the two it is."""
+        return self.engine.dialect.name == "postgresql"
+
+    def now(self, connection: sa.Connection) -> datetime:
+        """Tell the time by the clock that all processes of this database share. UTC."""
+        if not self.is_postgres:
+            return self._now()
+        now: datetime = connection.execute(_CLOCK).scalar_one()
+        return now.astimezone(UTC)
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """Open a transaction that may write; commits at the end, rolls back on any exception.
+
+        Raises `SchemaMismatch` if the schema is not the one this code works with, `DatabaseUnavailable` otherwise.
+        """
+        with self.transaction() as connection:
+            self._check_usable(connection)
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """Open a transaction that only reads; on SQLite it blocks nobody. Raises as `write` does."""
+        with _translated(), self.engine.connect() as connection:
+            self._check_usable(connection)
+            yield connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """Open a writing transaction whatever the schema; for migrations."""
+        with _translated(), self.engine.connect() as connection:
+            if not self.is_postgres:
+                _begin_immediate(connection)
+            yield connection
+            connection.commit()
+
+    def close(self) -> None:
+        """Close the pooled connections, unless the engine is the host's."""
+        if self._owned:
+            self.engine.dispose()
+
+    def _check_usable(self, connection: sa.Connection) -> None:
+        if self._usable:
+            return
+        found = revision(connection)
+        if found != models.REVISION:
+            raise errors.SchemaMismatch(found=found, expected=models.REVISION)
+        if not self.is_postgres and connection.exec_driver_sql("PRAGMA synchronous").scalar_one() < _SYNCHRONOUS_FULL:
+            raise errors.ConfigurationError(problem="this SQLite engine may lose commits; set PRAGMA synchronous=FULL")
+        self._usable = True
+
+
+def revision(connection: sa.Connection) -> str | None:
+    """Tell the schema revision that the database is at, None when it has no lifecycle tables."""
+    if not sa.inspect(connection).has_table(models.VERSION_TABLE):
+        return None
+    found: str | None = connection.exec_driver_sql(f"SELECT version_num FROM {models.VERSION_TABLE}").scalar()  # noqa: S608 # a constant
+    return found
+
+
+_CLOCK: Final = sa.select(sa.func.clock_timestamp())
+
+
+def _create_engine(target: str | sa.URL) -> sa.Engine:
+    try:
+        url = sa.make_url(target)
+        if url.get_backend_name() == "sqlite":
+            return _create_sqlite_engine(url)
+        return sa.create_engine(
+            url,
+            pool_pre_ping=True,
+            hide_parameters=True,
+            connect_args={"options": _POSTGRES_OPTIONS, "connect_timeout": 10},
+        )
+    except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as error:
+        problem = "the database URL cannot be read; use sqlite:///file.db or postgresql://user@host/name"
+        raise errors.ConfigurationError(problem=problem) from error
+    except ModuleNotFoundError as error:
+        problem = f"the database driver {error.name} is not installed; pip install 'zocdoc-lifecycle[postgres]'"
+        raise errors.ConfigurationError(problem=problem) from error
+
+
+def _create_sqlite_engine(url: sa.URL) -> sa.Engine:
+    if url.database in {None, "", ":memory:"}:
+        raise errors.ConfigurationError(
+            problem="an SQLite database in memory keeps nothing; name a file: sqlite:///file.db"
+        )
+    engine = sa.create_engine(url, hide_parameters=True, connect_args={"timeout": _BUSY_SECONDS})
+    sa.event.listen(engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+    # Autocommit mode of the driver: transactions begin where this module says so, never implicitly.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        f"busy_timeout={int(_BUSY_SECONDS * 1000)}",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_immediate(connection: sa.Connection) -> None:
+    driver: Any = connection.connection.driver_connection
+    if driver.in_transaction:
+        # A host engine that begins transactions by itself: a write without effect takes the write lock just as well.
+        connection.exec_driver_sql(f"DELETE FROM {models.VERSION_TABLE} WHERE 0")  # noqa: S608 # a constant
+    else:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sa.exc.IntegrityError:
+        raise
+    except sa.exc.DBAPIError as error:
+        raise errors.DatabaseUnavailable(problem=_problem(error)) from error
+    except sa.exc.TimeoutError as error:
+        raise errors.DatabaseUnavailable(problem="no connection became free in time; enlarge the pool") from error
+
+
+def _problem(error: sa.exc.DBAPIError) -> str:
+    """Name the failure in one line of our own words; a driver's text may quote values."""
+    original = error.orig
+    if isinstance(original, sqlite3.Error):
+        code = getattr(original, "sqlite_errorname", "SQLITE_ERROR")
+        return f"{code}; {_SQLITE_REMEDIES.get(code.split('_IOERR')[0], 'check the file, its folder and the disk')}"
+    state = getattr(original, "sqlstate", None)
+    return f"PostgreSQL error {state}" if state else "PostgreSQL cannot be reached; check the URL and the server"
+
+
+_SQLITE_REMEDIES: Final = {
+    "SQLITE_BUSY": f"another process held the write lock for {_BUSY_SECONDS:.0f} s; call again",
+    "SQLITE_CANTOPEN": "check that the folder exists and may be written to",
+    "SQLITE_READONLY": "check that the file and its folder may be written to",
+    "SQLITE_FULL": "the disk is full",
+    "SQLITE_NOTADB": "the file is not an SQLite database",
+}

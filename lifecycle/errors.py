@@ -1,0 +1,256 @@
+"""Every error that this package raises, each with its facts as attributes.
+
+All of them are `LifecycleError`, can be pickled, and carry neither patient data nor secrets. The docstring's first
+line says what happened; `str(error)` adds the facts and what to do next. Zocdoc's `request_id`, the only handle its
+support accepts, is part of the text whenever Zocdoc gave one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(eq=False, kw_only=True)
+class LifecycleError(Exception):
+    """Something that the lifecycle engine could not or would not do."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Rebuild from the attributes: exceptions with keyword-only facts do not pickle by themselves."""
+        return _rebuild, (type(self), dict(vars(self)))
+
+
+def _rebuild(kind: type[LifecycleError], facts: dict[str, object]) -> LifecycleError:
+    return kind(**facts)
+
+
+@dataclass(eq=False, kw_only=True)
+class InvalidArgument(LifecycleError, ValueError):
+    """An argument cannot be used; nothing was written and nothing was sent."""
+
+    argument: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.argument}: {self.problem}"
+
+
+@dataclass(eq=False, kw_only=True)
+class ConfigurationError(LifecycleError):
+    """A setting is missing or contradicts another."""
+
+    problem: str
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+@dataclass(eq=False, kw_only=True)
+class AppointmentNotFound(LifecycleError, LookupError):
+    """The appointment is not tracked here, or, when tracking it, Zocdoc does not know it."""
+
+    appointment_id: str
+    at_zocdoc: bool = False
+    zocdoc_request_id: str | None = None
+
+    def __str__(self) -> str:
+        if self.at_zocdoc:
+            text = f"Zocdoc does not know appointment {self.appointment_id} in this environment; check the id"
+            return text + _support(self.zocdoc_request_id)
+        return f"appointment {self.appointment_id} is not tracked here; track it first"
+
+
+@dataclass(eq=False, kw_only=True)
+class TransitionRefused(LifecycleError):
+    """A check refused the command before any call to Zocdoc; the refusal is in the audit trail.
+
+    `reasons` are the codes of the checks that failed, `status` is the local status they were judged by.
+    """
+
+    appointment_id: str
+    command: str
+    status: str
+    reasons: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.command} of appointment {self.appointment_id} was refused in status {self.status}: "
+            f"{', '.join(self.reasons)}; `explain` tells the rule behind each reason"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class CommandInProgress(TransitionRefused):
+    """Another command on this appointment has not ended yet; at most one may be active.
+
+    `active_state` is `sending` (wait for it) or `uncertain` (its outcome is in doubt: run `recover`).
+    """
+
+    active_command_id: str
+    active_state: str
+
+    def __str__(self) -> str:
+        remedy = (
+            "its outcome is in doubt, run `recover` to settle it by reading from Zocdoc"
+            if self.active_state == "uncertain"
+            else "wait for it to end, then call again"
+        )
+        return (
+            f"{self.command} of appointment {self.appointment_id} was refused: command "
+            f"{self.active_command_id} is {self.active_state}; {remedy}"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class CredentialNotAllowed(LifecycleError):
+    """No credential at hand may read or change this appointment.
+
+    Zocdoc: an appointment booked with a user credential is open to that user only; one booked with a
+    machine-to-machine credential is open to any of the developer's machine-to-machine credentials.
+    """
+
+    appointment_id: str
+    booked_with: str
+
+    def __str__(self) -> str:
+        return (
+            f"appointment {self.appointment_id} was booked with the credential '{self.booked_with}' and none at hand "
+            f"has that identity; pass a client of that identity"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class CommandEnded(LifecycleError):
+    """Common facts of a command that was accepted but not applied."""
+
+    appointment_id: str
+    command: str
+    command_id: str
+    reason_code: str
+    http_status: int | None = None
+    zocdoc_request_id: str | None = None
+
+    def _text(self, what: str) -> str:
+        status = f", HTTP {self.http_status}" if self.http_status is not None else ""
+        return (
+            f"{self.command} of appointment {self.appointment_id} {what} ({self.reason_code}{status}; command "
+            f"{self.command_id}{_support(self.zocdoc_request_id)})"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class CommandRejected(CommandEnded):
+    """Zocdoc said no; nothing was changed by this command. `fields` are the body fields it complained about."""
+
+    fields: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        about = f" because of {', '.join(self.fields)}" if self.fields else ""
+        return self._text(f"was rejected by Zocdoc{about}")
+
+
+@dataclass(eq=False, kw_only=True)
+class NotSent(CommandEnded):
+    """Zocdoc was never reached, or was proved not to have acted; it is safe to call again."""
+
+    def __str__(self) -> str:
+        return self._text("had no effect at Zocdoc and may be called again")
+
+
+@dataclass(eq=False, kw_only=True)
+class OutcomeUnknown(CommandEnded):
+    """The command may or may not have been applied; the appointment is in doubt until it is settled.
+
+    `state` is `uncertain` (`recover` will settle it by reading), `sending` (the answer came but could not be recorded;
+    `recover` will settle it once the lease has run out), or `needs_attention` (reading could not tell; a human must).
+    """
+
+    state: str = "uncertain"
+
+    def __str__(self) -> str:
+        if self.state == "needs_attention":
+            return self._text("has an outcome that reading could not settle; look it up at Zocdoc")
+        return self._text("has an unknown outcome; do not repeat it, run `recover` to settle it")
+
+
+@dataclass(eq=False, kw_only=True)
+class RequestKeyReused(LifecycleError):
+    """The request key belongs to an earlier command with other arguments; nothing was sent."""
+
+    request_key: str
+    command_id: str
+
+    def __str__(self) -> str:
+        return (
+            f"request key {self.request_key!r} was already used for command {self.command_id} with other arguments; "
+            f"use a new key for a new wish"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class ReadFailed(LifecycleError):
+    """The appointment could not be read from Zocdoc; nothing was changed."""
+
+    appointment_id: str
+    reason_code: str
+    http_status: int | None = None
+    zocdoc_request_id: str | None = None
+
+    def __str__(self) -> str:
+        status = f", HTTP {self.http_status}" if self.http_status is not None else ""
+        return (
+            f"appointment {self.appointment_id} could not be read from Zocdoc "
+            f"({self.reason_code}{status}{_support(self.zocdoc_request_id)}); {_REMEDIES.get(self.reason_code, _RETRY)}"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class DatabaseUnavailable(LifecycleError):
+    """The database could not be opened, read or written; a transaction in progress was rolled back."""
+
+    problem: str
+
+    def __str__(self) -> str:
+        return f"the database cannot be used: {self.problem}"
+
+
+@dataclass(eq=False, kw_only=True)
+class SchemaMismatch(LifecycleError):
+    """The database's schema is not the one that this version of lifecycle works with."""
+
+    found: str | None
+    expected: str
+
+    def __str__(self) -> str:
+        if self.found is None:
+            return "the database has no lifecycle tables yet; run `lifecycle db upgrade`"
+        return (
+            f"the database's schema is at revision {self.found}, this version needs {self.expected}; "
+            f"run `lifecycle db upgrade`, or upgrade the package if the database is newer"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class EnvironmentMismatch(LifecycleError):
+    """The database belongs to another Zocdoc environment than the client."""
+
+    database: str
+    client: str
+
+    def __str__(self) -> str:
+        return (
+            f"this database holds appointments of Zocdoc's environment '{self.database}', the client talks to "
+            f"'{self.client}'; use one database for each environment"
+        )
+
+
+_RETRY = "check the connection and call again"
+_REMEDIES = {
+    "token_refused": "check the client id, the secret and the audience",
+    "unauthorized": "check that the credentials belong to this environment",
+    "forbidden": "check the credential's scopes and who booked the appointment",
+    "malformed_token": "check the access token",
+}
+
+
+def _support(request_id: str | None) -> str:
+    return f"; Zocdoc request id {request_id}" if request_id else ""

@@ -1,0 +1,307 @@
+"""The tables: columns, constraints and the comments that analysts read. SQLAlchemy Core, no mapped classes.
+
+The names are an interface: analysts query them. All are prefixed `lifecycle_`, so that they can live in a host
+application's own database. Instants are UTC; PostgreSQL stores `timestamptz`, SQLite ISO 8601 text of one fixed width
+(`2026-12-01T14:00:00.000000Z`), which sorts as it reads.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from lifecycle import chart
+
+REVISION: Final = "0001"
+"""The Alembic revision that this code works with; a test holds it equal to the head of the migrations."""
+
+VERSION_TABLE: Final = "lifecycle_alembic_version"
+"""Alembic's own table, prefixed because the database may be shared."""
+
+
+class CommandState(StrEnum):
+    """Where a command stands. `QUEUED`, `SENDING` and `UNCERTAIN` are active: one such command per appointment."""
+
+    QUEUED = "queued"  # submitted, not sent  -> sending | refused | withdrawn | expired
+    SENDING = "sending"  # intent committed, the call may be in the air  -> applied | rejected | not_sent | uncertain
+    UNCERTAIN = "uncertain"  # the answer was lost  -> applied | rejected | not_sent | queued | needs_attention
+    APPLIED = "applied"
+    REJECTED = "rejected"
+    NOT_SENT = "not_sent"
+    REFUSED = "refused"
+    WITHDRAWN = "withdrawn"
+    EXPIRED = "expired"
+    NEEDS_ATTENTION = "needs_attention"
+
+
+ACTIVE_STATES: Final = (CommandState.QUEUED, CommandState.SENDING, CommandState.UNCERTAIN)
+
+
+class UtcDateTime(sa.TypeDecorator[datetime]):
+    """An aware instant, stored as UTC. A naive value is refused: its meaning would depend on the machine."""
+
+    impl = sa.String(27)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[datetime]:
+        """Use the database's own type where it has one."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.TIMESTAMP(timezone=True))
+        return dialect.type_descriptor(sa.String(27))
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | str | None:  # type: ignore[override]
+        """Store UTC."""
+        if value is None:
+            return None
+        return value.astimezone(UTC) if dialect.name == "postgresql" else utc_text(value)
+
+    def process_result_value(self, value: datetime | str | None, dialect: sa.Dialect) -> datetime | None:
+        """Give an aware UTC datetime back."""
+        del dialect
+        if value is None:
+            return None
+        return datetime.fromisoformat(value) if isinstance(value, str) else value.astimezone(UTC)
+
+
+def utc_text(value: datetime) -> str:
+    """Write an aware instant as UTC text of one fixed width. Raises `ValueError` for a naive one."""
+    if value.utcoffset() is None:
+        msg = "a datetime without an offset cannot be stored"
+        raise ValueError(msg)
+    return value.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
+
+
+Json: Final = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _one_of(column: str, values: type[StrEnum]) -> str:
+    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
+
+
+installation = sa.Table(
+    "lifecycle_installation",
+    metadata,
+    sa.Column("installation_id", sa.Integer, primary_key=True, autoincrement=False, comment="Always 1"),
+    sa.Column(
+        "zocdoc_environment",
+        sa.String(255),
+        nullable=False,
+        comment="The Zocdoc environment whose appointments are here: sandbox, production, local, or an origin",
+    ),
+    sa.Column(
+        "digest_key",
+        sa.String(64),
+        nullable=False,
+        comment="Hex key of the payload digests; keep it from readers who must not guess free text",
+    ),
+    sa.Column("created_at", UtcDateTime, nullable=False, comment="When the first client used this database"),
+    sa.CheckConstraint("installation_id = 1", name="single_row"),
+    comment="One row: what this database belongs to. Written at first use",
+)
+
+appointments = sa.Table(
+    "lifecycle_appointments",
+    metadata,
+    sa.Column("appointment_id", sa.String(64), primary_key=True, comment="Zocdoc's appointment id"),
+    sa.Column(
+        "status", sa.String(64), nullable=False, comment="Zocdoc's status; a cache of the last audit event's to_status"
+    ),
+    sa.Column(
+        "status_known",
+        sa.Boolean,
+        nullable=False,
+        comment="False: a status that this version's chart does not have; no command is allowed from it",
+    ),
+    sa.Column("version", sa.Integer, nullable=False, comment="Counts the changes of this row, from 1"),
+    sa.Column("start_time", UtcDateTime, nullable=False, comment="Start of the visit, UTC"),
+    sa.Column(
+        "start_time_offset_minutes",
+        sa.Integer,
+        nullable=False,
+        comment="Offset from UTC, in minutes, in which Zocdoc or the caller wrote the start: -300 is -05:00",
+    ),
+    sa.Column("provider_location_id", sa.String(255), comment="Zocdoc's pr_...|lo_... id; NULL: not told"),
+    sa.Column("practice_id", sa.String(255), comment="Zocdoc's practice id; NULL: not told"),
+    sa.Column("visit_reason_id", sa.String(255), comment="Zocdoc's visit reason id; NULL: not told"),
+    sa.Column("developer_patient_id", sa.String(255), comment="The developer's own patient id; NULL: not told"),
+    sa.Column(
+        "booked_with",
+        sa.String(128),
+        nullable=False,
+        comment="Identity of the credential that booked: machine, or user:ID. Only such a credential may change it",
+    ),
+    sa.Column("confirmation_type", sa.String(255), comment="auto, manual or pending_evaluation; NULL: not told"),
+    sa.Column("booked_at", UtcDateTime, comment="Zocdoc's created_time_utc; NULL: not told"),
+    sa.Column("arrived_at", UtcDateTime, comment="When an arrival was marked through here; NULL: not marked"),
+    sa.Column("in_doubt", sa.Boolean, nullable=False, comment="True: a command on it is uncertain or needs attention"),
+    sa.Column(
+        "remote_last_modified",
+        UtcDateTime,
+        comment="Zocdoc's last_modified_time_utc when last read; NULL: not told, or moved by our own command",
+    ),
+    sa.Column("observed_at", UtcDateTime, nullable=False, comment="When Zocdoc was last read for this row"),
+    sa.Column("tracked_at", UtcDateTime, nullable=False, comment="When the row was made"),
+    sa.Column("updated_at", UtcDateTime, nullable=False, comment="When the row last changed"),
+    sa.CheckConstraint("version >= 1", name="version_positive"),
+    sa.Index(None, "status"),
+    sa.Index(None, "provider_location_id"),
+    sa.Index(
+        "ix_lifecycle_appointments_in_doubt",
+        "appointment_id",
+        sqlite_where=sa.text("in_doubt"),
+        postgresql_where=sa.text("in_doubt"),
+    ),
+    comment="One row for each tracked appointment: the state-machine instance as it stands now",
+)
+
+_ACTIVE = sa.text(f"state IN ({', '.join(repr(str(state)) for state in ACTIVE_STATES)})")
+_KEYED = sa.text("request_key IS NOT NULL AND state <> 'not_sent'")
+
+commands = sa.Table(
+    "lifecycle_commands",
+    metadata,
+    sa.Column("command_id", sa.String(36), primary_key=True, comment="UUID made by the client before the intent"),
+    sa.Column(
+        "appointment_id", sa.ForeignKey("lifecycle_appointments.appointment_id"), nullable=False, comment="Target"
+    ),
+    sa.Column(
+        "command", sa.String(32), nullable=False, comment="confirm, cancel, reschedule, mark_arrived, mark_no_show"
+    ),
+    sa.Column(
+        "payload",
+        Json,
+        nullable=False,
+        comment="Arguments as sent. Free text (protected health information) is removed when the command ends",
+    ),
+    sa.Column(
+        "payload_digest",
+        sa.String(64),
+        comment="Keyed digest of appointment, command and arguments: shows a request key's misuse; NULL: no key",
+    ),
+    sa.Column("actor", sa.String(200), nullable=False, comment="Who asked: user:17, job:nightly"),
+    sa.Column("source", sa.String(16), nullable=False, comment="How it came in: api, cli, ..."),
+    sa.Column(
+        "request_key",
+        sa.String(200),
+        comment="The caller's own idempotency key; NULL: none given. Unique among commands that were not not_sent",
+    ),
+    sa.Column(
+        "state", sa.String(16), nullable=False, comment="Where it stands; queued, sending and uncertain are active"
+    ),
+    sa.Column(
+        "attempt", sa.Integer, nullable=False, comment="Number of the current or last attempt, from 1; 0: none yet"
+    ),
+    sa.Column("lease_until", UtcDateTime, comment="Until when its sender or reader may act; NULL: nobody does"),
+    sa.Column("run_at", UtcDateTime, comment="When it is next to be looked at; NULL: not scheduled"),
+    sa.Column("expires_at", UtcDateTime, comment="After this a queued command is not sent any more; NULL: never"),
+    sa.Column(
+        "baseline_status", sa.String(64), nullable=False, comment="Status at intent, to compare with later reads"
+    ),
+    sa.Column("baseline_start_time", UtcDateTime, nullable=False, comment="Start of the visit at intent, UTC"),
+    sa.Column(
+        "baseline_last_modified", UtcDateTime, comment="Zocdoc's last_modified_time_utc at intent; NULL: not known"
+    ),
+    sa.Column(
+        "target_status",
+        sa.String(64),
+        comment="Status that shows it was applied; NULL: several may, or none does (reschedule, mark_arrived)",
+    ),
+    sa.Column("target_start_time", UtcDateTime, comment="New start that shows a reschedule was applied; else NULL"),
+    sa.Column("unchanged_reads", sa.Integer, nullable=False, comment="Reads after a lost answer that showed no effect"),
+    sa.Column("failed_reads", sa.Integer, nullable=False, comment="Reads after a lost answer that failed"),
+    sa.Column("outcome", sa.String(16), comment="Last attempt's: applied, rejected, not_sent, unknown; NULL: none yet"),
+    sa.Column("reason_code", sa.String(64), comment="Why that outcome; NULL: nothing to add"),
+    sa.Column(
+        "zocdoc_request_id", sa.String(200), comment="Zocdoc's request_id, its support's only handle; NULL: none"
+    ),
+    sa.Column("http_status", sa.Integer, comment="HTTP status of the last answer; NULL: no answer"),
+    sa.Column("batch_id", sa.String(36), comment="The batch it was submitted with; NULL: called alone"),
+    sa.Column("created_at", UtcDateTime, nullable=False, comment="When the intent was recorded"),
+    sa.Column("updated_at", UtcDateTime, nullable=False, comment="When the row last changed"),
+    sa.Column("ended_at", UtcDateTime, comment="When it reached a state that is not active; NULL: still active"),
+    sa.CheckConstraint(_one_of("command", chart.Command), name="command"),
+    sa.CheckConstraint(_one_of("state", CommandState), name="state"),
+    sa.CheckConstraint(f"(ended_at IS NULL) = ({_ACTIVE.text})", name="ended"),
+    sa.CheckConstraint("attempt >= 0", name="attempt_not_negative"),
+    sa.Index(
+        "uq_lifecycle_commands_active",
+        "appointment_id",
+        unique=True,
+        sqlite_where=_ACTIVE,
+        postgresql_where=_ACTIVE,
+    ),
+    sa.Index(
+        "uq_lifecycle_commands_request_key",
+        "request_key",
+        unique=True,
+        sqlite_where=_KEYED,
+        postgresql_where=_KEYED,
+    ),
+    sa.Index("ix_lifecycle_commands_due", "state", "run_at", sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
+    sa.Index(None, "appointment_id", "created_at"),
+    comment="One row for each accepted command, written before anything is sent",
+)
+
+audit_events = sa.Table(
+    "lifecycle_audit_events",
+    metadata,
+    sa.Column(
+        "seq",
+        sa.BigInteger().with_variant(sa.Integer, "sqlite"),
+        primary_key=True,
+        comment="Order of insertion in this database; may have gaps",
+    ),
+    sa.Column(
+        "appointment_id", sa.ForeignKey("lifecycle_appointments.appointment_id"), nullable=False, comment="Whose"
+    ),
+    sa.Column(
+        "appointment_seq", sa.Integer, nullable=False, comment="1, 2, 3, ... within the appointment, without gaps"
+    ),
+    sa.Column("event", sa.String(32), nullable=False, comment="What happened, in the past tense"),
+    sa.Column("command", sa.String(32), comment="The command it belongs to; NULL: none, Zocdoc reported it"),
+    sa.Column("from_status", sa.String(64), comment="Status before; NULL: the appointment was not tracked yet"),
+    sa.Column("to_status", sa.String(64), nullable=False, comment="Status after; equal to from_status: nothing moved"),
+    sa.Column(
+        "conforming", sa.Boolean, nullable=False, comment="False: the chart has no such move; recorded all the same"
+    ),
+    sa.Column("outcome", sa.String(16), comment="applied, rejected, not_sent, unknown, refused; NULL: not an outcome"),
+    sa.Column("reason_code", sa.String(64), comment="Why; NULL: nothing to add"),
+    sa.Column("actor", sa.String(200), nullable=False, comment="Who asked: user:17, job:nightly"),
+    sa.Column("source", sa.String(16), nullable=False, comment="api, cli, webhook, sync, recovery or operator"),
+    sa.Column("command_id", sa.ForeignKey("lifecycle_commands.command_id"), comment="The command; NULL: none"),
+    sa.Column("delivery_id", sa.String(64), comment="The webhook delivery it came from; NULL: none"),
+    sa.Column("zocdoc_request_id", sa.String(200), comment="Zocdoc's request_id; NULL: none was given"),
+    sa.Column("http_status", sa.Integer, comment="HTTP status of the answer; NULL: no answer"),
+    sa.Column("duration_ms", sa.Integer, comment="How long the call took, milliseconds; NULL: no call"),
+    sa.Column("chart_version", sa.String(16), nullable=False, comment="The chart that judged it"),
+    sa.Column("occurred_at", UtcDateTime, comment="When it happened at Zocdoc, if told; else NULL"),
+    sa.Column("recorded_at", UtcDateTime, nullable=False, comment="When it was recorded here, the database's clock"),
+    sa.Column("details", Json, nullable=False, comment="What else is known; codes, times and column names, never text"),
+    sa.Column("hash_version", sa.SmallInteger, nullable=False, comment="Which canonical encoding the hash covers"),
+    sa.Column("prev_hash", sa.String(64), nullable=False, comment="hash of the previous event; 64 zeros for the first"),
+    sa.Column("hash", sa.String(64), nullable=False, comment="SHA-256 over the canonical encoding of this row"),
+    sa.UniqueConstraint("appointment_id", "appointment_seq"),
+    sa.CheckConstraint("seq >= 1", name="seq_positive"),
+    sa.CheckConstraint("appointment_seq >= 1", name="appointment_seq_positive"),
+    sa.CheckConstraint("(appointment_seq = 1) = (from_status IS NULL)", name="first_has_no_from"),
+    sa.Index(None, "recorded_at"),
+    sa.Index(None, "event", "recorded_at"),
+    sa.Index(None, "actor", "recorded_at"),
+    sa.Index(None, "command_id"),
+    sqlite_autoincrement=True,
+    comment="The audit trail. Append-only by trigger, chained by hash within each appointment",
+)

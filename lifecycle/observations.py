@@ -1,0 +1,204 @@
+"""Following Zocdoc: reading an appointment and recording what it says, conforming to the chart or not.
+
+The version of the row is read before the call to Zocdoc, and what came back is stored only if the row is still at that
+version and no command is active: otherwise it may be older than what is known, and the appointment is read again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+
+from lifecycle import audit, chart, errors, models, records, zocdoc
+from lifecycle.resources import check_appointment_id, check_identity, check_name
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from lifecycle.resources import Resources
+
+_READS_AT_MOST: Final = 5
+"""Rereads while others keep changing the row; in practice the second one is calm."""
+
+
+def track(
+    resources: Resources, appointment_id: str, *, actor: str, source: str, booked_with: str
+) -> records.Appointment:
+    """Read an appointment from Zocdoc and persist it; if it is tracked already, record what has changed.
+
+    Raises `AppointmentNotFound` if Zocdoc does not know it, `ReadFailed`, `CredentialNotAllowed`, `InvalidArgument`.
+    Calls Zocdoc once, or again if the row changes meanwhile; opens one transaction for each read.
+    """
+    check_appointment_id(appointment_id)
+    check_name("actor", actor)
+    client = resources.clients.of(check_identity(booked_with))
+    if client is None:
+        raise errors.CredentialNotAllowed(appointment_id=appointment_id, booked_with=booked_with)
+    known = _version(resources, appointment_id)
+    if known is not None:
+        _check_same_booking(resources, appointment_id, booked_with)
+        return follow(resources, client, appointment_id, actor=actor, source=source)
+    reading = read(client, appointment_id)
+    with resources.database.write() as connection:
+        resources.digest_key(connection, environment=client.environment)
+        _begin(resources, connection, reading, actor=actor, source=source, booked_with=booked_with)
+    return records.get(resources.database, appointment_id)
+
+
+def follow(
+    resources: Resources, client: zocdoc.ZocdocClient, appointment_id: str, *, actor: str, source: str
+) -> records.Appointment:
+    """Read a tracked appointment from Zocdoc and record what has changed.
+
+    While a command is active nothing is stored: its own settlement will tell. Raises `ReadFailed`,
+    `AppointmentNotFound`.
+    """
+    for _ in range(_READS_AT_MOST):
+        version = _version(resources, appointment_id)
+        reading = read(client, appointment_id)
+        with resources.database.write() as connection:
+            resources.digest_key(connection, environment=client.environment)
+            locked = audit.lock(resources.database, connection, appointment_id)
+            if locked is None:
+                raise errors.AppointmentNotFound(appointment_id=appointment_id)
+            calm = locked.row["version"] == version and locked.active_state is None
+            if calm:
+                apply(connection, locked, reading, actor=actor, source=source)
+        if calm or locked.active_state is not None:
+            break
+    return records.get(resources.database, appointment_id)
+
+
+def read(client: zocdoc.ZocdocClient, appointment_id: str) -> zocdoc.Reading:
+    """Read from Zocdoc. Raises `AppointmentNotFound`, `ReadFailed`. No transaction may be open."""
+    try:
+        return client.get(appointment_id)
+    except zocdoc.AppointmentMissing as error:
+        raise errors.AppointmentNotFound(
+            appointment_id=appointment_id, at_zocdoc=True, zocdoc_request_id=error.request_id
+        ) from None
+    except (zocdoc.ReadRefused, zocdoc.ReadFailed) as error:
+        raise errors.ReadFailed(
+            appointment_id=appointment_id,
+            reason_code=str(error.reason_code),
+            http_status=error.http_status,
+            zocdoc_request_id=error.request_id,
+        ) from None
+
+
+def apply(
+    connection: sa.Connection, locked: audit.Locked, reading: zocdoc.Reading, *, actor: str, source: str
+) -> audit.Locked:
+    """Record what Zocdoc reports through the one door; an older remote modification never wins."""
+    remote = reading.appointment
+    known = locked.row["remote_last_modified"]
+    if known is not None and remote.last_modified_time_utc is not None and remote.last_modified_time_utc < known:
+        return locked
+    changes = differences(locked, remote)
+    status_moved = remote.appointment_status != locked.status
+    if not changes and not status_moved:
+        audit.seen(connection, locked, last_modified=remote.last_modified_time_utc)
+        return locked
+    moved = status_moved or "start_time" in changes
+    entry = audit.Entry(
+        event=audit.Event.APPOINTMENT_OBSERVED,
+        actor=actor,
+        source=source,
+        to_status=remote.appointment_status,
+        conforming=not moved or _is_conforming(locked.status, remote.appointment_status),
+        zocdoc_request_id=reading.request_id,
+        http_status=200,
+        occurred_at=remote.last_modified_time_utc,
+        details=_details(changes),
+    )
+    return audit.record(connection, locked, entry, **changes, **observed(locked, remote))
+
+
+def differences(locked: audit.Locked, remote: zocdoc.AppointmentData) -> dict[str, Any]:
+    """Give the columns, apart from the status, that Zocdoc reports otherwise; what it leaves out stays as it is."""
+    return {name: value for name, value in _told(remote).items() if locked.row[name] != value}
+
+
+def observed(locked: audit.Locked, remote: zocdoc.AppointmentData) -> dict[str, Any]:
+    """Give the columns that say when and how Zocdoc was last read."""
+    return {"observed_at": locked.now, "remote_last_modified": remote.last_modified_time_utc}
+
+
+def start_columns(start: datetime) -> dict[str, Any]:
+    """Give the two columns of an aware start: the instant, and the offset that it was written in."""
+    offset = start.utcoffset()
+    return {"start_time": start, "start_time_offset_minutes": int(offset.total_seconds()) // 60 if offset else 0}
+
+
+def _content(remote: zocdoc.AppointmentData) -> dict[str, Any]:
+    return {
+        **start_columns(remote.start_time),
+        "provider_location_id": remote.provider_location_id,
+        "practice_id": remote.practice_id,
+        "visit_reason_id": remote.visit_reason_id,
+        "developer_patient_id": remote.developer_patient_id,
+        "confirmation_type": remote.confirmation_type,
+    }
+
+
+def _told(remote: zocdoc.AppointmentData) -> dict[str, Any]:
+    return {name: value for name, value in _content(remote).items() if value is not None}
+
+
+def _details(changes: dict[str, Any]) -> dict[str, Any]:
+    start = {"start_time": models.utc_text(changes["start_time"])} if "start_time" in changes else {}
+    return {"changed": sorted(changes), **start} if changes else {}
+
+
+def _is_conforming(status: str, answer: str) -> bool:
+    return chart.move(status=status, event=chart.OBSERVED, answer=answer).conforming
+
+
+def _begin(
+    resources: Resources,
+    connection: sa.Connection,
+    reading: zocdoc.Reading,
+    *,
+    actor: str,
+    source: str,
+    booked_with: str,
+) -> None:
+    remote = reading.appointment
+    values = {
+        "appointment_id": remote.appointment_id,
+        "status": remote.appointment_status,
+        "booked_with": booked_with,
+        "booked_at": remote.created_time_utc,
+        "remote_last_modified": remote.last_modified_time_utc,
+        **_content(remote),
+    }
+    entry = audit.Entry(
+        event=audit.Event.APPOINTMENT_TRACKED,
+        actor=actor,
+        source=source,
+        conforming=remote.appointment_status in chart.STATUSES,
+        zocdoc_request_id=reading.request_id,
+        http_status=200,
+        occurred_at=remote.last_modified_time_utc,
+        details={"start_time": models.utc_text(remote.start_time), "booked_with": booked_with},
+    )
+    audit.begin(connection, values, entry, now=resources.database.now(connection))
+
+
+def _version(resources: Resources, appointment_id: str) -> int | None:
+    with resources.database.read() as connection:
+        version: int | None = connection.execute(_VERSION, {"id": appointment_id}).scalar()
+        return version
+
+
+def _check_same_booking(resources: Resources, appointment_id: str, booked_with: str) -> None:
+    stored = records.get(resources.database, appointment_id).booked_with
+    if stored != booked_with:
+        problem = f"the appointment is already tracked as booked with '{stored}'"
+        raise errors.InvalidArgument(argument="booked_with", problem=problem)
+
+
+_VERSION: Final = sa.select(models.appointments.c.version).where(
+    models.appointments.c.appointment_id == sa.bindparam("id")
+)

@@ -1,0 +1,123 @@
+"""What every story needs: the database, the clients by identity, and the intervals of waiting."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from lifecycle import chart, errors, models, zocdoc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lifecycle.database import Database
+
+USER_PREFIX: Final = "user:"
+"""Identity of a Zocdoc user's credential: `user:` and the user's id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """All intervals, in seconds, each with the reason for its default.
+
+    `send_window`: from claiming a command to the first byte of its request; a process that was stopped for longer does
+    not send any more. `lease_margin`: between the latest possible end of the call and the end of the lease, for
+    recording the answer. `settle`: before the first read after a lost answer, because the request may still be on its
+    way. `spacing`: between further reads; an effect that the last one does not show is taken not to have happened
+    (30 s in all, beyond the time-outs of usual gateways). `read_backoff`: before reading again when a read failed,
+    times the number of failures. `failed_reads`: how many may fail before a human is asked.
+    """
+
+    send_window: float = 15.0
+    lease_margin: float = 5.0
+    settle: float = 2.0
+    spacing: tuple[float, ...] = (8.0, 20.0)
+    read_backoff: float = 5.0
+    failed_reads: int = 8
+
+    def lease(self, deadline: float) -> float:
+        """Tell how long a claim is held for a call that ends within `deadline` seconds of its start."""
+        return self.send_window + deadline + self.lease_margin
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """Which client may act on which appointment: Zocdoc's credential rule.
+
+    `default` is the client at hand; `resolve` gives the client of a Zocdoc user by the user's id, or None.
+    """
+
+    default: zocdoc.ZocdocClient | None
+    resolve: Callable[[str], zocdoc.ZocdocClient | None] | None = None
+
+    def of(self, identity: str) -> zocdoc.ZocdocClient | None:
+        """Find the client with the identity; None when there is none. May call `resolve`: not for use under a lock."""
+        if self.default is not None and self.default.identity == identity:
+            return self.default
+        if self.resolve is None or not identity.startswith(USER_PREFIX):
+            return None
+        found = self.resolve(identity.removeprefix(USER_PREFIX))
+        return found if found is not None and found.identity == identity else None
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """The parts that `Lifecycle` brings together and every story is handed."""
+
+    database: Database
+    clients: Clients
+    timing: Timing = Timing()
+    _installation: dict[str, str] = field(default_factory=dict)
+
+    def digest_key(self, connection: sa.Connection, *, environment: str) -> bytes:
+        """Give the key of this database's digests; stamps the database with the Zocdoc environment at first use.
+
+        Raises `EnvironmentMismatch` if it already belongs to another one.
+        """
+        if not self._installation:
+            self._installation.update(_install(connection, environment, self.database))
+        if self._installation["zocdoc_environment"] != environment:
+            raise errors.EnvironmentMismatch(database=self._installation["zocdoc_environment"], client=environment)
+        return bytes.fromhex(self._installation["digest_key"])
+
+
+def check_appointment_id(appointment_id: object) -> str:
+    """Accept an id in the form of Zocdoc's. Raises `InvalidArgument`."""
+    try:
+        return zocdoc.check_appointment_id(appointment_id)
+    except zocdoc.MalformedAppointmentId as error:
+        raise errors.InvalidArgument(argument="appointment_id", problem=str(error)) from None
+
+
+def check_identity(identity: str) -> str:
+    """Accept `machine` or `user:ID`. Raises `InvalidArgument`."""
+    if identity == chart.MACHINE or (identity.startswith(USER_PREFIX) and len(identity) > len(USER_PREFIX)):
+        return check_name("booked_with", identity, at_most=128)
+    raise errors.InvalidArgument(argument="booked_with", problem="use 'machine' or 'user:ID'")
+
+
+def check_name(argument: str, value: object, *, at_most: int = 200) -> str:
+    """Accept a printable, non-empty text of limited length. Raises `InvalidArgument`."""
+    if not isinstance(value, str) or not value.strip() or not value.isprintable() or len(value) > at_most:
+        problem = f"a printable text of 1 to {at_most} characters is needed"
+        raise errors.InvalidArgument(argument=argument, problem=problem)
+    return value
+
+
+def _install(connection: sa.Connection, environment: str, database: Database) -> dict[str, str]:
+    insert = postgresql.insert if database.is_postgres else sqlite.insert
+    values = {
+        "installation_id": 1,
+        "zocdoc_environment": environment,
+        "digest_key": secrets.token_hex(32),
+        "created_at": database.now(connection),
+    }
+    connection.execute(insert(models.installation).values(values).on_conflict_do_nothing())
+    return dict(connection.execute(_INSTALLATION).mappings().one())
+
+
+_INSTALLATION: Final = sa.select(models.installation.c.zocdoc_environment, models.installation.c.digest_key)

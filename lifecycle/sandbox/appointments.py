@@ -1,0 +1,113 @@
+"""The appointments that the stand-in keeps, and the one function that changes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final, TypedDict, Unpack
+
+from lifecycle.sandbox.bodies import parse_instant
+from lifecycle.sandbox.vocabulary import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+MACHINE: Final = "machine"
+UNCHANGED: Final = "unchanged"
+
+_LEAST_STEP: Final = timedelta(microseconds=1)  # so that a frozen clock still shows every change
+_NEXT_WEEK: Final = timedelta(days=7)
+
+
+class Details(TypedDict, total=False):
+    """The fields of an appointment that a test may choose; all are optional."""
+
+    status: str
+    start_time: str
+    booked_by: str
+    provider_location_id: str
+    visit_reason_id: str
+    confirmation_type: str
+    visit_type: str
+    patient_type: str
+    practice_id: str | None
+    developer_patient_id: str | None
+    notes: str | None
+    cancellation_reason: str | None
+    source: str | None
+    on_reschedule: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Appointment:
+    """One appointment.
+
+    `start_time` keeps the offset it was written with; `created` and `modified` are UTC. `booked_by` is
+    `machine` or `user:ID`. `on_reschedule` is the status that a reschedule answers with, `unchanged`
+    keeps the status, `None` follows the whole stand-in's choice. `status` may be a value that is not
+    documented, as the contract says that values may be added.
+    """
+
+    appointment_id: str
+    created: datetime
+    modified: datetime
+    start_time: str
+    status: str = Status.PENDING_BOOKING
+    booked_by: str = MACHINE
+    provider_location_id: str = "pr_sandbox|lo_sandbox"
+    visit_reason_id: str = "pc_sandbox"
+    confirmation_type: str = "auto"
+    visit_type: str = "in_person"
+    patient_type: str = "new"
+    practice_id: str | None = None
+    developer_patient_id: str | None = None
+    notes: str | None = None
+    cancellation_reason: str | None = None
+    source: str | None = None
+    on_reschedule: str | None = None
+
+    @property
+    def start(self) -> datetime:
+        """The start as a UTC instant."""
+        return parse_instant(self.start_time)
+
+
+class Appointments:
+    """The table of appointments. It locks nothing: whoever calls holds the stand-in's lock."""
+
+    def __init__(self, *, now: Callable[[], datetime], on_reschedule: str) -> None:
+        self.now = now
+        self.on_reschedule = on_reschedule
+        self._rows: dict[str, Appointment] = {}
+
+    def find(self, appointment_id: str) -> Appointment | None:
+        """Return the appointment of that id, or `None`."""
+        return self._rows.get(appointment_id)
+
+    def all(self) -> Iterable[Appointment]:
+        """Return every appointment."""
+        return self._rows.values()
+
+    def put(self, appointment_id: str, **details: Unpack[Details]) -> Appointment:
+        """Create or overwrite an appointment; it starts in a week unless `start_time` says otherwise.
+
+        Raises `ValueError` for a start time without an offset.
+        """
+        now = self.now()
+        chosen: Details = {"start_time": whole_hour(now + _NEXT_WEEK), **details}
+        parse_instant(chosen["start_time"])
+        row = Appointment(appointment_id=appointment_id, created=now, modified=now, **chosen)
+        self._rows[appointment_id] = row
+        return row
+
+    def change(self, row: Appointment, **details: Unpack[Details]) -> Appointment:
+        """Replace fields of an appointment and move its modification time forward."""
+        modified = max(self.now(), row.modified + _LEAST_STEP)
+        changed = replace(row, modified=modified, **details)
+        self._rows[row.appointment_id] = changed
+        return changed
+
+
+def whole_hour(instant: datetime) -> str:
+    """Return a UTC instant as ISO 8601 text, cut to the hour."""
+    return instant.astimezone(UTC).replace(minute=0, second=0, microsecond=0).isoformat()

@@ -1,0 +1,81 @@
+"""What somebody wants: a command with its arguments, checked for form before anything is opened or sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from lifecycle import chart, errors, guards
+from lifecycle.resources import check_appointment_id, check_name
+
+if TYPE_CHECKING:
+    from lifecycle.audit import Locked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What somebody wants to be done with an appointment, checked for form. `payload` is what will be sent."""
+
+    appointment_id: str
+    command: chart.Command
+    actor: str
+    source: str
+    request_key: str | None = None
+    payload: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check what every wish has. Raises `InvalidArgument`."""
+        check_name("actor", self.actor)
+        if self.request_key is not None:
+            check_name("request_key", self.request_key)
+        check_appointment_id(self.appointment_id)
+
+    @property
+    def requested_start(self) -> datetime | None:
+        """The new start of a reschedule, naive if it came without an offset."""
+        text = self.payload.get("start_time")
+        return None if text is None else guards.parse_start(text)
+
+
+def cancel_payload(reason_type: str | None, reason: str | None) -> dict[str, Any]:
+    """Check and assemble the arguments of a cancel. Raises `InvalidArgument`."""
+    if reason_type is not None and reason_type not in set(chart.CancellationReason):
+        problem = f"use one of {', '.join(chart.CancellationReason)}"
+        raise errors.InvalidArgument(argument="reason_type", problem=problem)
+    if reason is not None and (not isinstance(reason, str) or not _is_sendable(reason)):
+        raise errors.InvalidArgument(argument="reason", problem="a text without NUL characters is needed")
+    given = {"reason_type": None if reason_type is None else str(reason_type), "reason": reason}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def reschedule_payload(start_time: str | datetime) -> dict[str, Any]:
+    """Check and assemble the arguments of a reschedule; text is sent word for word. Raises `InvalidArgument`."""
+    text = start_time.isoformat() if isinstance(start_time, datetime) else start_time
+    try:
+        guards.parse_start(text)
+    except (ValueError, TypeError):
+        problem = "an ISO 8601 date and time with an offset is needed, such as 2026-12-01T09:00:00-05:00"
+        raise errors.InvalidArgument(argument="start_time", problem=problem) from None
+    return {"start_time": text}
+
+
+def situation(locked: Locked, wish: Wish, *, credential: str | None) -> guards.Situation:
+    """Put together what the checks look at."""
+    return guards.Situation(
+        command=wish.command,
+        status=locked.status,
+        booked_with=locked.row["booked_with"],
+        credential=credential,
+        start_time=locked.row["start_time"],
+        now=locked.now,
+        active_command=locked.active_state,
+        requested_start=wish.requested_start,
+        reason_type=wish.payload.get("reason_type"),
+        has_reason_text="reason" in wish.payload,
+    )
+
+
+def _is_sendable(text: str) -> bool:
+    """Tell whether every database and JSON reader can hold the text: no NUL, no lone surrogates."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)

@@ -1,0 +1,480 @@
+"""The core: installation, appointments, commands, and the append-only audit trail.
+
+Revision ID: 0001
+Revises: nothing
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+_INSTANT = sa.String(27).with_variant(postgresql.TIMESTAMP(timezone=True), "postgresql")
+_JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+
+# REPLACE deletes the old row without firing DELETE triggers, so an insert is refused when its key is taken.
+_SQLITE_TRIGGERS = (
+    """
+    CREATE TRIGGER lifecycle_audit_no_update BEFORE UPDATE ON lifecycle_audit_events
+    BEGIN SELECT RAISE(ABORT, 'lifecycle_audit_events is append-only'); END
+    """,
+    """
+    CREATE TRIGGER lifecycle_audit_no_delete BEFORE DELETE ON lifecycle_audit_events
+    BEGIN SELECT RAISE(ABORT, 'lifecycle_audit_events is append-only'); END
+    """,
+    """
+    CREATE TRIGGER lifecycle_audit_gapless BEFORE INSERT ON lifecycle_audit_events
+    WHEN EXISTS (SELECT 1 FROM lifecycle_audit_events WHERE seq = NEW.seq)
+      OR NEW.appointment_seq IS NOT (
+        SELECT coalesce(max(appointment_seq), 0) + 1 FROM lifecycle_audit_events
+        WHERE appointment_id = NEW.appointment_id
+      )
+    BEGIN SELECT RAISE(ABORT, 'lifecycle_audit_events takes only the next event of an appointment'); END
+    """,
+)
+
+# Statement-level, so that TRUNCATE, upserts and statements that match no row are refused too; ENABLE ALWAYS, so that
+# session_replication_role does not switch them off.
+_POSTGRES_TRIGGERS = (
+    """
+    CREATE FUNCTION lifecycle_audit_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+      RAISE EXCEPTION 'lifecycle_audit_events is append-only' USING ERRCODE = 'integrity_constraint_violation';
+    END $$
+    """,
+    """
+    CREATE TRIGGER lifecycle_audit_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON lifecycle_audit_events
+    FOR EACH STATEMENT EXECUTE FUNCTION lifecycle_audit_refuse()
+    """,
+    "ALTER TABLE lifecycle_audit_events ENABLE ALWAYS TRIGGER lifecycle_audit_no_change",
+    """
+    CREATE FUNCTION lifecycle_audit_next() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+      IF NEW.appointment_seq IS DISTINCT FROM (
+        SELECT coalesce(max(appointment_seq), 0) + 1 FROM lifecycle_audit_events
+        WHERE appointment_id = NEW.appointment_id
+      ) THEN
+        RAISE EXCEPTION 'lifecycle_audit_events takes only the next event of an appointment'
+          USING ERRCODE = 'integrity_constraint_violation';
+      END IF;
+      RETURN NEW;
+    END $$
+    """,
+    """
+    CREATE TRIGGER lifecycle_audit_gapless BEFORE INSERT ON lifecycle_audit_events
+    FOR EACH ROW EXECUTE FUNCTION lifecycle_audit_next()
+    """,
+    "ALTER TABLE lifecycle_audit_events ENABLE ALWAYS TRIGGER lifecycle_audit_gapless",
+)
+
+
+def upgrade() -> None:
+    """Create the tables, their indexes and the triggers that keep the trail append-only."""
+    op.create_table(
+        "lifecycle_appointments",
+        sa.Column("appointment_id", sa.String(length=64), nullable=False, comment="Zocdoc's appointment id"),
+        sa.Column(
+            "status",
+            sa.String(length=64),
+            nullable=False,
+            comment="Zocdoc's status; a cache of the last audit event's to_status",
+        ),
+        sa.Column(
+            "status_known",
+            sa.Boolean(),
+            nullable=False,
+            comment="False: a status that this version's chart does not have; no command is allowed from it",
+        ),
+        sa.Column("version", sa.Integer(), nullable=False, comment="Counts the changes of this row, from 1"),
+        sa.Column("start_time", _INSTANT, nullable=False, comment="Start of the visit, UTC"),
+        sa.Column(
+            "start_time_offset_minutes",
+            sa.Integer(),
+            nullable=False,
+            comment="Offset from UTC, in minutes, in which Zocdoc or the caller wrote the start: -300 is -05:00",
+        ),
+        sa.Column(
+            "provider_location_id",
+            sa.String(length=255),
+            nullable=True,
+            comment="Zocdoc's pr_...|lo_... id; NULL: not told",
+        ),
+        sa.Column("practice_id", sa.String(length=255), nullable=True, comment="Zocdoc's practice id; NULL: not told"),
+        sa.Column(
+            "visit_reason_id", sa.String(length=255), nullable=True, comment="Zocdoc's visit reason id; NULL: not told"
+        ),
+        sa.Column(
+            "developer_patient_id",
+            sa.String(length=255),
+            nullable=True,
+            comment="The developer's own patient id; NULL: not told",
+        ),
+        sa.Column(
+            "booked_with",
+            sa.String(length=128),
+            nullable=False,
+            comment="Identity of the credential that booked: machine, or user:ID. Only such a credential may change it",
+        ),
+        sa.Column(
+            "confirmation_type",
+            sa.String(length=255),
+            nullable=True,
+            comment="auto, manual or pending_evaluation; NULL: not told",
+        ),
+        sa.Column("booked_at", _INSTANT, nullable=True, comment="Zocdoc's created_time_utc; NULL: not told"),
+        sa.Column(
+            "arrived_at", _INSTANT, nullable=True, comment="When an arrival was marked through here; NULL: not marked"
+        ),
+        sa.Column(
+            "in_doubt", sa.Boolean(), nullable=False, comment="True: a command on it is uncertain or needs attention"
+        ),
+        sa.Column(
+            "remote_last_modified",
+            _INSTANT,
+            nullable=True,
+            comment="Zocdoc's last_modified_time_utc when last read; NULL: not told, or moved by our own command",
+        ),
+        sa.Column("observed_at", _INSTANT, nullable=False, comment="When Zocdoc was last read for this row"),
+        sa.Column("tracked_at", _INSTANT, nullable=False, comment="When the row was made"),
+        sa.Column("updated_at", _INSTANT, nullable=False, comment="When the row last changed"),
+        sa.CheckConstraint("version >= 1", name=op.f("ck_lifecycle_appointments_version_positive")),
+        sa.PrimaryKeyConstraint("appointment_id", name=op.f("pk_lifecycle_appointments")),
+        comment="One row for each tracked appointment: the state-machine instance as it stands now",
+    )
+    op.create_index(
+        "ix_lifecycle_appointments_in_doubt",
+        "lifecycle_appointments",
+        ["appointment_id"],
+        unique=False,
+        sqlite_where=sa.text("in_doubt"),
+        postgresql_where=sa.text("in_doubt"),
+    )
+    op.create_index(
+        op.f("ix_lifecycle_appointments_provider_location_id"),
+        "lifecycle_appointments",
+        ["provider_location_id"],
+        unique=False,
+    )
+    op.create_index(op.f("ix_lifecycle_appointments_status"), "lifecycle_appointments", ["status"], unique=False)
+    op.create_table(
+        "lifecycle_installation",
+        sa.Column("installation_id", sa.Integer(), autoincrement=False, nullable=False, comment="Always 1"),
+        sa.Column(
+            "zocdoc_environment",
+            sa.String(length=255),
+            nullable=False,
+            comment="The Zocdoc environment whose appointments are here: sandbox, production, local, or an origin",
+        ),
+        sa.Column(
+            "digest_key",
+            sa.String(length=64),
+            nullable=False,
+            comment="Hex key of the payload digests; keep it from readers who must not guess free text",
+        ),
+        sa.Column("created_at", _INSTANT, nullable=False, comment="When the first client used this database"),
+        sa.CheckConstraint("installation_id = 1", name=op.f("ck_lifecycle_installation_single_row")),
+        sa.PrimaryKeyConstraint("installation_id", name=op.f("pk_lifecycle_installation")),
+        comment="One row: what this database belongs to. Written at first use",
+    )
+    op.create_table(
+        "lifecycle_commands",
+        sa.Column(
+            "command_id", sa.String(length=36), nullable=False, comment="UUID made by the client before the intent"
+        ),
+        sa.Column("appointment_id", sa.String(length=64), nullable=False, comment="Target"),
+        sa.Column(
+            "command",
+            sa.String(length=32),
+            nullable=False,
+            comment="confirm, cancel, reschedule, mark_arrived, mark_no_show",
+        ),
+        sa.Column(
+            "payload",
+            _JSON,
+            nullable=False,
+            comment="Arguments as sent. Free text (protected health information) is removed when the command ends",
+        ),
+        sa.Column(
+            "payload_digest",
+            sa.String(length=64),
+            nullable=True,
+            comment="Keyed digest of appointment, command and arguments: shows a request key's misuse; NULL: no key",
+        ),
+        sa.Column("actor", sa.String(length=200), nullable=False, comment="Who asked: user:17, job:nightly"),
+        sa.Column("source", sa.String(length=16), nullable=False, comment="How it came in: api, cli, ..."),
+        sa.Column(
+            "request_key",
+            sa.String(length=200),
+            nullable=True,
+            comment="The caller's own idempotency key; NULL: none given. Unique among commands that were not not_sent",
+        ),
+        sa.Column(
+            "state",
+            sa.String(length=16),
+            nullable=False,
+            comment="Where it stands; queued, sending and uncertain are active",
+        ),
+        sa.Column(
+            "attempt",
+            sa.Integer(),
+            nullable=False,
+            comment="Number of the current or last attempt, from 1; 0: none yet",
+        ),
+        sa.Column(
+            "lease_until", _INSTANT, nullable=True, comment="Until when its sender or reader may act; NULL: nobody does"
+        ),
+        sa.Column("run_at", _INSTANT, nullable=True, comment="When it is next to be looked at; NULL: not scheduled"),
+        sa.Column(
+            "expires_at",
+            _INSTANT,
+            nullable=True,
+            comment="After this a queued command is not sent any more; NULL: never",
+        ),
+        sa.Column(
+            "baseline_status",
+            sa.String(length=64),
+            nullable=False,
+            comment="Status at intent, to compare with later reads",
+        ),
+        sa.Column("baseline_start_time", _INSTANT, nullable=False, comment="Start of the visit at intent, UTC"),
+        sa.Column(
+            "baseline_last_modified",
+            _INSTANT,
+            nullable=True,
+            comment="Zocdoc's last_modified_time_utc at intent; NULL: not known",
+        ),
+        sa.Column(
+            "target_status",
+            sa.String(length=64),
+            nullable=True,
+            comment="Status that shows it was applied; NULL: several may, or none does (reschedule, mark_arrived)",
+        ),
+        sa.Column(
+            "target_start_time",
+            _INSTANT,
+            nullable=True,
+            comment="New start that shows a reschedule was applied; else NULL",
+        ),
+        sa.Column(
+            "unchanged_reads", sa.Integer(), nullable=False, comment="Reads after a lost answer that showed no effect"
+        ),
+        sa.Column("failed_reads", sa.Integer(), nullable=False, comment="Reads after a lost answer that failed"),
+        sa.Column(
+            "outcome",
+            sa.String(length=16),
+            nullable=True,
+            comment="Last attempt's: applied, rejected, not_sent, unknown; NULL: none yet",
+        ),
+        sa.Column("reason_code", sa.String(length=64), nullable=True, comment="Why that outcome; NULL: nothing to add"),
+        sa.Column(
+            "zocdoc_request_id",
+            sa.String(length=200),
+            nullable=True,
+            comment="Zocdoc's request_id, its support's only handle; NULL: none",
+        ),
+        sa.Column(
+            "http_status", sa.Integer(), nullable=True, comment="HTTP status of the last answer; NULL: no answer"
+        ),
+        sa.Column(
+            "batch_id",
+            sa.String(length=36),
+            nullable=True,
+            comment="The batch it was submitted with; NULL: called alone",
+        ),
+        sa.Column("created_at", _INSTANT, nullable=False, comment="When the intent was recorded"),
+        sa.Column("updated_at", _INSTANT, nullable=False, comment="When the row last changed"),
+        sa.Column(
+            "ended_at",
+            _INSTANT,
+            nullable=True,
+            comment="When it reached a state that is not active; NULL: still active",
+        ),
+        sa.CheckConstraint(
+            "(ended_at IS NULL) = (state IN ('queued', 'sending', 'uncertain'))",
+            name=op.f("ck_lifecycle_commands_ended"),
+        ),
+        sa.CheckConstraint(
+            "command IN ('confirm', 'cancel', 'reschedule', 'mark_arrived', 'mark_no_show')",
+            name=op.f("ck_lifecycle_commands_command"),
+        ),
+        sa.CheckConstraint(
+            "state IN ('queued', 'sending', 'uncertain', 'applied', 'rejected', 'not_sent', "
+            "'refused', 'withdrawn', 'expired', 'needs_attention')",
+            name=op.f("ck_lifecycle_commands_state"),
+        ),
+        sa.CheckConstraint("attempt >= 0", name=op.f("ck_lifecycle_commands_attempt_not_negative")),
+        sa.ForeignKeyConstraint(
+            ["appointment_id"],
+            ["lifecycle_appointments.appointment_id"],
+            name=op.f("fk_lifecycle_commands_appointment_id"),
+        ),
+        sa.PrimaryKeyConstraint("command_id", name=op.f("pk_lifecycle_commands")),
+        comment="One row for each accepted command, written before anything is sent",
+    )
+    op.create_index(
+        op.f("ix_lifecycle_commands_appointment_id_created_at"),
+        "lifecycle_commands",
+        ["appointment_id", "created_at"],
+        unique=False,
+    )
+    op.create_index(
+        "ix_lifecycle_commands_due",
+        "lifecycle_commands",
+        ["state", "run_at"],
+        unique=False,
+        sqlite_where=sa.text("state IN ('queued', 'sending', 'uncertain')"),
+        postgresql_where=sa.text("state IN ('queued', 'sending', 'uncertain')"),
+    )
+    op.create_index(
+        "uq_lifecycle_commands_active",
+        "lifecycle_commands",
+        ["appointment_id"],
+        unique=True,
+        sqlite_where=sa.text("state IN ('queued', 'sending', 'uncertain')"),
+        postgresql_where=sa.text("state IN ('queued', 'sending', 'uncertain')"),
+    )
+    op.create_index(
+        "uq_lifecycle_commands_request_key",
+        "lifecycle_commands",
+        ["request_key"],
+        unique=True,
+        sqlite_where=sa.text("request_key IS NOT NULL AND state <> 'not_sent'"),
+        postgresql_where=sa.text("request_key IS NOT NULL AND state <> 'not_sent'"),
+    )
+    op.create_table(
+        "lifecycle_audit_events",
+        sa.Column(
+            "seq",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            nullable=False,
+            comment="Order of insertion in this database; may have gaps",
+        ),
+        sa.Column("appointment_id", sa.String(length=64), nullable=False, comment="Whose"),
+        sa.Column(
+            "appointment_seq", sa.Integer(), nullable=False, comment="1, 2, 3, ... within the appointment, without gaps"
+        ),
+        sa.Column("event", sa.String(length=32), nullable=False, comment="What happened, in the past tense"),
+        sa.Column(
+            "command",
+            sa.String(length=32),
+            nullable=True,
+            comment="The command it belongs to; NULL: none, Zocdoc reported it",
+        ),
+        sa.Column(
+            "from_status",
+            sa.String(length=64),
+            nullable=True,
+            comment="Status before; NULL: the appointment was not tracked yet",
+        ),
+        sa.Column(
+            "to_status",
+            sa.String(length=64),
+            nullable=False,
+            comment="Status after; equal to from_status: nothing moved",
+        ),
+        sa.Column(
+            "conforming",
+            sa.Boolean(),
+            nullable=False,
+            comment="False: the chart has no such move; recorded all the same",
+        ),
+        sa.Column(
+            "outcome",
+            sa.String(length=16),
+            nullable=True,
+            comment="applied, rejected, not_sent, unknown, refused; NULL: not an outcome",
+        ),
+        sa.Column("reason_code", sa.String(length=64), nullable=True, comment="Why; NULL: nothing to add"),
+        sa.Column("actor", sa.String(length=200), nullable=False, comment="Who asked: user:17, job:nightly"),
+        sa.Column(
+            "source", sa.String(length=16), nullable=False, comment="api, cli, webhook, sync, recovery or operator"
+        ),
+        sa.Column("command_id", sa.String(length=36), nullable=True, comment="The command; NULL: none"),
+        sa.Column(
+            "delivery_id", sa.String(length=64), nullable=True, comment="The webhook delivery it came from; NULL: none"
+        ),
+        sa.Column(
+            "zocdoc_request_id",
+            sa.String(length=200),
+            nullable=True,
+            comment="Zocdoc's request_id; NULL: none was given",
+        ),
+        sa.Column("http_status", sa.Integer(), nullable=True, comment="HTTP status of the answer; NULL: no answer"),
+        sa.Column(
+            "duration_ms", sa.Integer(), nullable=True, comment="How long the call took, milliseconds; NULL: no call"
+        ),
+        sa.Column("chart_version", sa.String(length=16), nullable=False, comment="The chart that judged it"),
+        sa.Column("occurred_at", _INSTANT, nullable=True, comment="When it happened at Zocdoc, if told; else NULL"),
+        sa.Column("recorded_at", _INSTANT, nullable=False, comment="When it was recorded here, the database's clock"),
+        sa.Column(
+            "details", _JSON, nullable=False, comment="What else is known; codes, times and column names, never text"
+        ),
+        sa.Column(
+            "hash_version", sa.SmallInteger(), nullable=False, comment="Which canonical encoding the hash covers"
+        ),
+        sa.Column(
+            "prev_hash",
+            sa.String(length=64),
+            nullable=False,
+            comment="hash of the previous event; 64 zeros for the first",
+        ),
+        sa.Column(
+            "hash", sa.String(length=64), nullable=False, comment="SHA-256 over the canonical encoding of this row"
+        ),
+        sa.CheckConstraint(
+            "(appointment_seq = 1) = (from_status IS NULL)", name=op.f("ck_lifecycle_audit_events_first_has_no_from")
+        ),
+        sa.CheckConstraint("appointment_seq >= 1", name=op.f("ck_lifecycle_audit_events_appointment_seq_positive")),
+        sa.CheckConstraint("seq >= 1", name=op.f("ck_lifecycle_audit_events_seq_positive")),
+        sa.ForeignKeyConstraint(
+            ["appointment_id"],
+            ["lifecycle_appointments.appointment_id"],
+            name=op.f("fk_lifecycle_audit_events_appointment_id"),
+        ),
+        sa.ForeignKeyConstraint(
+            ["command_id"], ["lifecycle_commands.command_id"], name=op.f("fk_lifecycle_audit_events_command_id")
+        ),
+        sa.PrimaryKeyConstraint("seq", name=op.f("pk_lifecycle_audit_events")),
+        sa.UniqueConstraint(
+            "appointment_id", "appointment_seq", name=op.f("uq_lifecycle_audit_events_appointment_id_appointment_seq")
+        ),
+        comment="The audit trail. Append-only by trigger, chained by hash within each appointment",
+        sqlite_autoincrement=True,
+    )
+    op.create_index(
+        op.f("ix_lifecycle_audit_events_actor_recorded_at"),
+        "lifecycle_audit_events",
+        ["actor", "recorded_at"],
+        unique=False,
+    )
+    op.create_index(
+        op.f("ix_lifecycle_audit_events_command_id"), "lifecycle_audit_events", ["command_id"], unique=False
+    )
+    op.create_index(
+        op.f("ix_lifecycle_audit_events_event_recorded_at"),
+        "lifecycle_audit_events",
+        ["event", "recorded_at"],
+        unique=False,
+    )
+    op.create_index(
+        op.f("ix_lifecycle_audit_events_recorded_at"), "lifecycle_audit_events", ["recorded_at"], unique=False
+    )
+    for statement in _POSTGRES_TRIGGERS if op.get_context().dialect.name == "postgresql" else _SQLITE_TRIGGERS:
+        op.execute(statement)
+
+
+def downgrade() -> None:
+    """Remove everything, the trail included."""
+    op.drop_table("lifecycle_audit_events")
+    op.drop_table("lifecycle_commands")
+    op.drop_table("lifecycle_installation")
+    op.drop_table("lifecycle_appointments")
+    if op.get_context().dialect.name == "postgresql":
+        op.execute("DROP FUNCTION lifecycle_audit_refuse()")
+        op.execute("DROP FUNCTION lifecycle_audit_next()")
