@@ -54,7 +54,7 @@ class Locked:
     `now` is the database's time, UTC, taken after the lock was granted.
     """
 
-    row: Mapping[str, Any]
+    row: Mapping[Any, Any]
     seq: int
     hash: str
     active_command_id: str | None
@@ -119,7 +119,7 @@ def hold(database: Database, connection: sa.Connection, appointment_id: str) -> 
     return locked
 
 
-def begin(connection: sa.Connection, values: Mapping[str, Any], entry: Entry, *, now: datetime) -> Locked | None:
+def begin(connection: sa.Connection, values: Mapping[Any, Any], entry: Entry, *, now: datetime) -> Locked | None:
     """Create an appointment's row with its first event; None if another transaction was faster."""
     appointment_id, status = values["appointment_id"], values["status"]
     row = {
@@ -160,7 +160,7 @@ def seen(connection: sa.Connection, locked: Locked, *, last_modified: datetime |
     connection.execute(_UPDATE.values(values), {"id": locked.appointment_id, "old": locked.row["version"]})
 
 
-def digest(event: Mapping[str, Any]) -> str:
+def digest(event: Mapping[Any, Any]) -> str:
     """Compute the hash of an audit event, from its columns as stored.
 
     SHA-256 over the UTF-8 bytes of `lifecycle-audit-1`, a line feed, and a JSON object of every column but `seq` and
@@ -176,7 +176,7 @@ def _plain(value: object) -> object:
     return models.utc_text(value) if isinstance(value, datetime) else value
 
 
-def _locked(row: Mapping[str, Any], head: Mapping[str, Any], now: datetime) -> Locked:
+def _locked(row: Mapping[Any, Any], head: Mapping[Any, Any], now: datetime) -> Locked:
     return Locked(row, head["head_seq"], head["head_hash"], head["active_command_id"], head["active_state"], now)
 
 

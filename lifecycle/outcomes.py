@@ -72,7 +72,7 @@ def digest_of(wish: Wish, key: bytes) -> str | None:
     return hmac.new(key, content.encode(), hashlib.sha256).hexdigest()
 
 
-def _recorded(connection: sa.Connection, row: Mapping[str, Any]) -> Done:
+def _recorded(connection: sa.Connection, row: Mapping[Any, Any]) -> Done:
     """Give the outcome of a command as the database has it, in the form in which its first caller got it."""
     facts = {
         name: row[name] for name in ("appointment_id", "command", "command_id", "http_status", "zocdoc_request_id")
@@ -101,7 +101,7 @@ def _recorded(connection: sa.Connection, row: Mapping[str, Any]) -> Done:
             raise errors.NotSent(**facts, reason_code=reason_code)
 
 
-def _recorded_done(connection: sa.Connection, row: Mapping[str, Any]) -> Done:
+def _recorded_done(connection: sa.Connection, row: Mapping[Any, Any]) -> Done:
     event = connection.execute(_APPLICATION, {"id": row["command_id"]}).mappings().one()
     accepted = connection.execute(_ACCEPTANCE, {"id": row["command_id"]}).mappings().one()
     return Done(

@@ -39,7 +39,7 @@ class Pending:
     target_start_time: datetime | None
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Pending:
+    def of(cls, row: Mapping[Any, Any]) -> Pending:
         """Make it of a row of `lifecycle_commands`."""
         values = {name: row[name] for name in cls.__slots__}
         return cls(**{**values, "command": chart.Command(row["command"])})

@@ -77,7 +77,7 @@ class Appointment:
     updated_at: datetime
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Appointment:
+    def of(cls, row: Mapping[Any, Any]) -> Appointment:
         """Make the record of a row."""
         values = {name: row[name] for name in _APPOINTMENT_FIELDS}
         offset = timezone(timedelta(minutes=row["start_time_offset_minutes"]))
@@ -114,7 +114,7 @@ class AuditEvent:
     hash: str
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> AuditEvent:
+    def of(cls, row: Mapping[Any, Any]) -> AuditEvent:
         """Make the record of a row."""
         return cls(**{name: row[name] for name in _EVENT_FIELDS})
 

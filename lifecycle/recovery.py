@@ -83,7 +83,7 @@ def _expire_leases(resources: Resources) -> None:
             settlement.lose(connection, locked, command, reason_code=LEASE_EXPIRED, source=SOURCE)
 
 
-def _look(resources: Resources, row: Mapping[str, Any]) -> Recovered | None:
+def _look(resources: Resources, row: Mapping[Any, Any]) -> Recovered | None:
     """Read the appointment of one command and settle it if that tells; None: not yet, or another process does it."""
     command = Pending.of(row)
     client = resources.clients.of(row["booked_with"])
@@ -101,7 +101,7 @@ def _look(resources: Resources, row: Mapping[str, Any]) -> Recovered | None:
 
 
 def _conclude(
-    resources: Resources, row: Mapping[str, Any], command: Pending, reading: zocdoc.Reading
+    resources: Resources, row: Mapping[Any, Any], command: Pending, reading: zocdoc.Reading
 ) -> Recovered | None:
     match judge(command, reading.appointment):
         case Finding.REACHED:
@@ -114,7 +114,7 @@ def _conclude(
             return _give_up(resources, command, UNTELLABLE if same else UNEXPLAINED, reading)
 
 
-def _claim(resources: Resources, row: Mapping[str, Any], deadline: float) -> bool:
+def _claim(resources: Resources, row: Mapping[Any, Any], deadline: float) -> bool:
     """Take a due read for this process, so that reads stay spaced however many processes recover."""
     with resources.database.write() as connection:
         now = resources.database.now(connection)
@@ -140,7 +140,7 @@ def _settle(resources: Resources, command: Pending, attempt: Attempt) -> Recover
 
 
 def _note_unchanged(
-    resources: Resources, row: Mapping[str, Any], command: Pending, reading: zocdoc.Reading
+    resources: Resources, row: Mapping[Any, Any], command: Pending, reading: zocdoc.Reading
 ) -> Recovered | None:
     reads, spacing = row["unchanged_reads"] + 1, resources.timing.spacing
     if reads > len(spacing):
@@ -158,7 +158,7 @@ def _note_unchanged(
     return None
 
 
-def _note_failure(resources: Resources, row: Mapping[str, Any], command: Pending, reason_code: str) -> Recovered | None:
+def _note_failure(resources: Resources, row: Mapping[Any, Any], command: Pending, reason_code: str) -> Recovered | None:
     failures, timing = row["failed_reads"] + 1, resources.timing
     if failures >= timing.failed_reads:
         return _give_up(resources, command, UNREADABLE)
@@ -203,7 +203,7 @@ def _recovered(command: Pending, state: models.CommandState, reason_code: str) -
     )
 
 
-def _select(resources: Resources, query: sa.Select[Any]) -> list[Mapping[str, Any]]:
+def _select(resources: Resources, query: sa.Select[Any]) -> list[Mapping[Any, Any]]:
     with resources.database.read() as connection:
         now = resources.database.now(connection)
         return [dict(row) for row in connection.execute(query, {"now": now}).mappings()]

