@@ -1,0 +1,67 @@
+"""From settings to the library's objects, for as long as a command runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import lifecycle
+from lifecycle import settings, zocdoc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_NO_ZOCDOC = (
+    f"no Zocdoc settings: set {settings.ZOCDOC}ENVIRONMENT (sandbox or production), {settings.ZOCDOC}CLIENT_ID and "
+    f"{settings.ZOCDOC}CLIENT_SECRET; `lifecycle sandbox` starts a local stand-in and prints its settings"
+)
+
+
+@contextmanager
+def opened(database_url: str, *, needs_zocdoc: bool = True) -> Iterator[lifecycle.Lifecycle]:
+    """Open a `Lifecycle` as the environment says. Raises `SettingsError` if Zocdoc's settings are needed and absent."""
+    # What goes wrong is told once, as an error; without a handler Python would print warnings of the library as well.
+    logging.getLogger("lifecycle").addHandler(logging.NullHandler())
+    with ExitStack() as stack:
+        chosen = settings.zocdoc(os.environ)
+        if chosen is None and needs_zocdoc:
+            raise settings.SettingsError(_NO_ZOCDOC)
+        client = None if chosen is None else stack.enter_context(_client(chosen))
+        yield stack.enter_context(lifecycle.Lifecycle(database_url, zocdoc=client, source="cli"))
+
+
+@contextmanager
+def reading(database_url: str) -> Iterator[lifecycle.Lifecycle]:
+    """Open a `Lifecycle` that only reads the database; the settings of Zocdoc are not looked at."""
+    with lifecycle.Lifecycle(database_url, source="cli") as it:
+        yield it
+
+
+def has_zocdoc() -> bool:
+    """Tell whether the environment holds settings of Zocdoc."""
+    return settings.zocdoc(os.environ) is not None
+
+
+def _client(chosen: settings.ZocdocSettings) -> lifecycle.ZocdocClient:
+    credential: dict[str, Any] = {
+        "client_id": chosen.client_id,
+        "client_secret": chosen.client_secret,
+        "access_token": chosen.access_token,
+        "identity": chosen.identity,
+    }
+    try:
+        if chosen.base_url is None:
+            return lifecycle.ZocdocClient.for_environment(chosen.environment or "", **credential)
+        place: dict[str, Any] = {"token_url": chosen.token_url, "audience": chosen.audience}
+        return lifecycle.ZocdocClient(base_url=chosen.base_url, **place, **credential)
+    except zocdoc.InvalidConfiguration as error:
+        raise settings.SettingsError(_by_variable(str(error))) from None
+
+
+def _by_variable(problem: str) -> str:
+    """Name the variable where the client names its argument, which comes first in its texts."""
+    first, _, rest = problem.partition(" ")
+    known = first in settings.ZocdocSettings.__dataclass_fields__
+    return f"{settings.ZOCDOC}{first.upper()} {rest}" if known else f"the settings of Zocdoc: {problem}"

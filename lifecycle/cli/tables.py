@@ -1,0 +1,126 @@
+"""Tables for people. On a terminal they fit its width; in a pipe every row is one line, and nothing is cut off.
+
+Cells are plain text: no markup in the data is interpreted, no control character reaches the terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from lifecycle.cli import words
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+_ENDLESS: Final = 100_000
+"""The width of a pipe: wider than any row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column. `whole`: never wrapped, because people copy it or search for it."""
+
+    head: str
+    value: Callable[[Any], object]
+    whole: bool = False
+
+
+def listing(records: Iterable[object], *, kind: str) -> str:
+    """Lay records out as rows, with the columns of their kind."""
+    columns = COLUMNS[kind]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.head, no_wrap=column.whole, overflow="fold")
+    for record in records:
+        table.add_row(*(_text(column.value(record)) for column in columns))
+    return rendered(table)
+
+
+def sheet(values: Mapping[str, object]) -> str:
+    """Lay one record out as a sheet: a line for each field."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in values.items():
+        table.add_row(name, _text(value))
+    return rendered(table)
+
+
+def rendered(item: RenderableType) -> str:
+    """Render for stdout as it is now, a terminal or not, without trailing blanks."""
+    console = Console(file=sys.stdout, highlight=False)
+    if not console.is_terminal:
+        console.width = _ENDLESS
+    with console.capture() as captured:
+        console.print(item)
+    lines = captured.get().splitlines()
+    return "".join(f"{line.rstrip()}\n" for line in lines if line.strip())
+
+
+def _text(value: object) -> Text:
+    return Text(words.printable(_words(value)))
+
+
+def _words(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case datetime():
+            return value.isoformat(sep=" ", timespec="seconds").replace("+00:00", "Z")
+        case tuple() | list():
+            return ", ".join(map(str, value))
+        case Mapping():
+            return json.dumps(value) if value else ""
+        case _:
+            return str(value)
+
+
+def _change(event: Any) -> str:  # noqa: ANN401 # an audit event; naming its type would load the tables
+    moved = event.from_status is not None and event.from_status != event.to_status
+    text = f"{event.from_status} -> {event.to_status}" if moved else event.to_status
+    return text if event.conforming else f"{text} (not conforming)"
+
+
+COLUMNS: Final[Mapping[str, tuple[Column, ...]]] = {
+    "Appointment": (
+        Column("appointment", lambda it: it.appointment_id, whole=True),
+        Column("status", lambda it: it.status, whole=True),
+        Column("start", lambda it: it.start_time),
+        Column("booked with", lambda it: it.booked_with),
+        Column("in doubt", lambda it: it.in_doubt),
+    ),
+    "AuditEvent": (
+        Column("#", lambda it: it.appointment_seq, whole=True),
+        Column("recorded", lambda it: it.recorded_at),
+        Column("event", lambda it: it.event, whole=True),
+        Column("command", lambda it: it.command),
+        Column("status", _change),
+        Column("outcome", lambda it: it.reason_code or it.outcome),
+        Column("actor", lambda it: it.actor),
+    ),
+    "Explanation": (
+        Column("check", lambda it: it.check, whole=True),
+        Column("passed", lambda it: "not judged" if it.passed is None else it.passed),
+        Column("code", lambda it: it.code),
+        Column("rule", lambda it: it.rule if it.required else f"(advice) {it.rule}"),
+    ),
+    "Recovered": (
+        Column("appointment", lambda it: it.appointment_id, whole=True),
+        Column("command", lambda it: it.command),
+        Column("state", lambda it: it.state, whole=True),
+        Column("reason", lambda it: it.reason_code),
+    ),
+}
+"""The columns of each kind of record; JSON and CSV have every field."""

@@ -1,0 +1,48 @@
+"""Words for people, on stderr: always one line each, whatever the data in them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from lifecycle.outcomes import Done
+    from lifecycle.recovery import Recovery
+
+_ADVICE = {
+    "start_time_in_past": "the new start lies in the past; usually a visit is moved to a time ahead",
+    "reason_type_missing": "no --reason-type was given; Zocdoc recommends one",
+    "reason_text_without_other_type": "Zocdoc's reference wants a reason text with the two other_* types only",
+}
+
+
+def say(*lines: str) -> None:
+    """Print lines to stderr."""
+    for line in lines:
+        click.echo(printable(line), err=True)
+
+
+def printable(text: str) -> str:
+    """Show control characters as escapes, so that data can neither break the line nor speak to the terminal."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def done(outcome: Done) -> list[str]:
+    """Tell in a sentence what a command did, and give its advice as notes."""
+    how = f" ({outcome.reason_code})" if outcome.reason_code else ""
+    request = f"; Zocdoc request id {outcome.zocdoc_request_id}" if outcome.zocdoc_request_id else ""
+    sentence = (
+        f"{outcome.command} of appointment {outcome.appointment_id} was applied{how}: "
+        f"{outcome.from_status} -> {outcome.to_status}{request}"
+    )
+    odd = [] if outcome.conforming else [f"Note: {outcome.to_status} is not an answer that the chart expects"]
+    return [sentence, *odd, *(f"Note: {_ADVICE.get(code, code)}" for code in outcome.advice)]
+
+
+def recovered(recovery: Recovery) -> str:
+    """Tell in a sentence what a recovery run came to."""
+    text = f"{len(recovery.settled)} settled, {recovery.waiting} waiting"
+    if recovery.next_at is None:
+        return text
+    return f"{text}; the next read is due at {recovery.next_at:%Y-%m-%dT%H:%M:%SZ}, `lifecycle recover --wait 60` waits"

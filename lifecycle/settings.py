@@ -1,0 +1,134 @@
+"""Settings from the environment: where the database and Zocdoc are, and whose credential is used.
+
+| variable | meaning |
+|---|---|
+| `LIFECYCLE_DATABASE_URL` | SQLAlchemy URL, by default `sqlite:///appointments.db` |
+| `LIFECYCLE_ZOCDOC_ENVIRONMENT` | `sandbox` or `production`; or instead of it: |
+| `LIFECYCLE_ZOCDOC_BASE_URL`, `_TOKEN_URL`, `_AUDIENCE` | another address, such as the local stand-in's |
+| `LIFECYCLE_ZOCDOC_CLIENT_ID`, `_CLIENT_SECRET` | machine-to-machine credentials; or instead of them: |
+| `LIFECYCLE_ZOCDOC_ACCESS_TOKEN` | a ready access token |
+| `LIFECYCLE_ZOCDOC_IDENTITY` | whose credential that is: `machine` (default) or `user:ID` |
+
+The database URL, the client secret and the access token may come from a file, which `..._FILE` names. An empty variable
+counts as not set.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DATABASE_URL: Final = "LIFECYCLE_DATABASE_URL"
+DEFAULT_DATABASE_URL: Final = "sqlite:///appointments.db"
+ZOCDOC: Final = "LIFECYCLE_ZOCDOC_"
+"""Each field of `ZocdocSettings`, in capitals, comes after it."""
+
+ENVIRONMENTS: Final = ("sandbox", "production")
+
+_MACHINE: Final = "machine"
+_IDENTITY: Final = re.compile(r"machine|user:[!-~]{1,200}")
+
+
+class SettingsError(Exception):
+    """A setting is missing, cannot be read, or contradicts another; the text says what to set and holds no secret."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZocdocSettings:
+    """Which Zocdoc to talk to, and as whom. `environment` or `base_url`; a client id with its secret, or a token."""
+
+    environment: str | None = None
+    base_url: str | None = None
+    token_url: str | None = None
+    audience: str | None = None
+    client_id: str | None = None
+    client_secret: str | None = field(default=None, repr=False)
+    access_token: str | None = field(default=None, repr=False)
+    identity: str = _MACHINE
+
+
+def database_url(environ: Mapping[str, str]) -> str:
+    """Tell the database's URL, which may hold a password. Raises `SettingsError`."""
+    return _secret(environ, DATABASE_URL) or DEFAULT_DATABASE_URL
+
+
+def zocdoc(environ: Mapping[str, str]) -> ZocdocSettings | None:
+    """Read and check the settings of Zocdoc; None when there are none at all. Raises `SettingsError`."""
+    place = {name: environ.get(ZOCDOC + name.upper()) or None for name in _PLACE}
+    credential = {
+        "client_id": environ.get(f"{ZOCDOC}CLIENT_ID") or None,
+        "client_secret": _secret(environ, f"{ZOCDOC}CLIENT_SECRET"),
+        "access_token": _secret(environ, f"{ZOCDOC}ACCESS_TOKEN"),
+    }
+    if not any((place | credential).values()):
+        return None
+    found = ZocdocSettings(**place, **credential, identity=environ.get(f"{ZOCDOC}IDENTITY") or _MACHINE)
+    for problem in (_place_problem(found), _credential_problem(found), _identity_problem(found)):
+        if problem is not None:
+            raise SettingsError(problem)
+    return found
+
+
+def _secret(environ: Mapping[str, str], name: str) -> str | None:
+    """Give a variable's value, or the content of the file that `NAME_FILE` names."""
+    value, path = environ.get(name), environ.get(f"{name}_FILE")
+    if not path:
+        return value or None
+    if value:
+        raise SettingsError(f"{name} and {name}_FILE are both set; keep one of them")
+    try:
+        content = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise SettingsError(f"{name}_FILE names {path}, which cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise SettingsError(f"{name}_FILE names {path}, which is not a text in UTF-8") from None
+    if not content:
+        raise SettingsError(f"{name}_FILE names {path}, which is empty")
+    return content
+
+
+def _place_problem(found: ZocdocSettings) -> str | None:
+    if found.environment is None and found.base_url is None:
+        return f"set {ZOCDOC}ENVIRONMENT to sandbox or production, or {ZOCDOC}BASE_URL to another address"
+    if found.environment is None:
+        return None
+    if found.environment not in ENVIRONMENTS:
+        return f"{ZOCDOC}ENVIRONMENT is neither sandbox nor production; set one of them, or {ZOCDOC}BASE_URL"
+    for name in ("base_url", "token_url", "audience"):
+        if getattr(found, name) is not None:
+            variable = ZOCDOC + name.upper()
+            return f"{ZOCDOC}ENVIRONMENT and {variable} contradict each other; unset one of them"
+    return None
+
+
+def _credential_problem(found: ZocdocSettings) -> str | None:
+    has_id, has_secret = found.client_id is not None, found.client_secret is not None
+    if found.access_token is not None:
+        if has_id or has_secret:
+            return f"set {ZOCDOC}ACCESS_TOKEN or {ZOCDOC}CLIENT_ID with {ZOCDOC}CLIENT_SECRET, not both"
+        return None
+    if not has_id and not has_secret:
+        return f"set {ZOCDOC}CLIENT_ID and {ZOCDOC}CLIENT_SECRET (or ..._FILE), or {ZOCDOC}ACCESS_TOKEN (or ..._FILE)"
+    if not has_id:
+        return f"{ZOCDOC}CLIENT_SECRET is set without {ZOCDOC}CLIENT_ID; set both"
+    if not has_secret:
+        return f"{ZOCDOC}CLIENT_ID is set without {ZOCDOC}CLIENT_SECRET; set both (the secret also by ..._FILE)"
+    if found.base_url is not None and found.token_url is None:
+        return f"set {ZOCDOC}TOKEN_URL too: with {ZOCDOC}BASE_URL the address that gives tokens is not known"
+    return None
+
+
+def _identity_problem(found: ZocdocSettings) -> str | None:
+    if not _IDENTITY.fullmatch(found.identity):
+        return f"{ZOCDOC}IDENTITY must be machine, or user: and the user's id"
+    if found.identity != _MACHINE and found.access_token is None:
+        return f"{ZOCDOC}IDENTITY names a user: set that user's {ZOCDOC}ACCESS_TOKEN instead of a client id and secret"
+    return None
+
+
+_PLACE: Final = ("environment", "base_url", "token_url", "audience")
