@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from lifecycle import chart, models
+from lifecycle import chart, columns, models
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -157,7 +157,9 @@ def record(connection: sa.Connection, locked: Locked, entry: Entry, **changes: A
 def seen(connection: sa.Connection, locked: Locked, *, last_modified: datetime | None) -> None:
     """Note that Zocdoc was read and nothing had changed. No event: nothing happened."""
     values = {"observed_at": locked.now, "remote_last_modified": last_modified}
-    connection.execute(_UPDATE.values(values), {"id": locked.appointment_id, "old": locked.row["version"]})
+    connection.execute(
+        _UPDATE, {**values, "of_appointment": locked.appointment_id, "of_version": locked.row["version"]}
+    )
 
 
 def digest(event: Mapping[Any, Any]) -> str:
@@ -173,7 +175,7 @@ def digest(event: Mapping[Any, Any]) -> str:
 
 
 def _plain(value: object) -> object:
-    return models.utc_text(value) if isinstance(value, datetime) else value
+    return columns.utc_text(value) if isinstance(value, datetime) else value
 
 
 def _locked(row: Mapping[Any, Any], head: Mapping[Any, Any], now: datetime) -> Locked:
@@ -183,7 +185,7 @@ def _locked(row: Mapping[Any, Any], head: Mapping[Any, Any], now: datetime) -> L
 def _change(connection: sa.Connection, locked: Locked, changes: dict[str, Any]) -> dict[str, Any]:
     version = locked.row["version"]
     changes |= {"version": version + 1, "updated_at": locked.now}
-    updated = connection.execute(_UPDATE.values(changes), {"id": locked.appointment_id, "old": version})
+    updated = connection.execute(_UPDATE, {**changes, "of_appointment": locked.appointment_id, "of_version": version})
     if updated.rowcount != 1:
         msg = f"appointment {locked.appointment_id} changed although its lock was held"
         raise AssertionError(msg)
@@ -228,9 +230,9 @@ _APPEND: Final = sa.insert(_events).inline()
 _INSERT_POSTGRES: Final = postgresql.insert(_appointments).on_conflict_do_nothing()
 _INSERT_SQLITE: Final = sqlite.insert(_appointments).on_conflict_do_nothing()
 _UPDATE: Final = sa.update(_appointments).where(
-    _appointments.c.appointment_id == sa.bindparam("id"), _appointments.c.version == sa.bindparam("old")
+    _appointments.c.appointment_id == sa.bindparam("of_appointment"),
+    _appointments.c.version == sa.bindparam("of_version"),
 )
-
 _HEAD_COLUMNS: Final = (
     _events.c.appointment_seq.label("head_seq"),
     _events.c.hash.label("head_hash"),
@@ -246,7 +248,7 @@ _IS_HEAD: Final = sa.and_(
     .scalar_subquery(),
 )
 _IS_ACTIVE: Final = sa.and_(
-    _commands.c.appointment_id == _appointments.c.appointment_id, _commands.c.state.in_(models.ACTIVE_STATES)
+    _commands.c.appointment_id == _appointments.c.appointment_id, models.state_in(*models.ACTIVE_STATES)
 )
 _WITH_HEAD: Final = _appointments.join(_events, _IS_HEAD).outerjoin(_commands, _IS_ACTIVE)
 _THIS: Final = _appointments.c.appointment_id == sa.bindparam("id")

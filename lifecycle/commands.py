@@ -53,10 +53,18 @@ def run(resources: Resources, wish: Wish) -> Done:
     client = resources.clients.default
     if client is None:
         raise errors.ConfigurationError(problem="no Zocdoc client was given; pass zocdoc=ZocdocClient(...)")
-    resolved, is_read = False, False
+    resolved, is_read, raced = False, False, False
     while True:
         claimed_at = zocdoc.clock()
-        match _claim(resources, wish, client, resolved=resolved, is_read=is_read):
+        try:
+            step = _claim(resources, wish, client, resolved=resolved, is_read=is_read)
+        except sa.exc.IntegrityError:
+            # Another command took the same request key in this moment; the next look finds it.
+            if raced or wish.request_key is None:
+                raise
+            raced = True
+            continue
+        match step:
             case Claim() as claim:
                 return _carry_out(resources, claim, client, wish.source, claimed_at)
             case Done() as done:
@@ -94,10 +102,10 @@ def _claim(
     """Open transaction 1: lock the row, decide, and record the intent or the refusal."""
     database = resources.database
     with database.write() as connection:
-        digest = outcomes.digest_of(wish, resources.digest_key(connection, environment=client.environment))
         locked = audit.lock(database, connection, wish.appointment_id)
         if locked is None:
             raise errors.AppointmentNotFound(appointment_id=wish.appointment_id)
+        digest = outcomes.digest_of(wish, resources.digest_key(connection, environment=client.environment))
         if first := outcomes.first(connection, wish, digest):
             return first
         if client.identity != locked.row["booked_with"] and not resolved:
@@ -145,6 +153,7 @@ def _accept(
             "request_key": wish.request_key,
             "state": State.SENDING,
             "lease_until": locked.now + lease,
+            "run_at": locked.now + lease,
             "unchanged_reads": 0,
             "failed_reads": 0,
             "created_at": locked.now,

@@ -44,7 +44,7 @@ class Database:
 
     def __init__(self, target: str | sa.URL | sa.Engine, *, now: Callable[[], datetime] = _utc_now) -> None:
         self._owned = not isinstance(target, sa.Engine)
-        self.engine: Final = target if isinstance(target, sa.Engine) else _create_engine(target)
+        self.engine: Final = _adopt(target) if isinstance(target, sa.Engine) else _create_engine(target)
         self._now = now
         self._usable = False
         if self.engine.dialect.name not in {"sqlite", "postgresql"}:
@@ -115,6 +115,11 @@ def revision(connection: sa.Connection) -> str | None:
 
 
 _CLOCK: Final = sa.select(sa.func.clock_timestamp())
+
+
+def _adopt(engine: sa.Engine) -> sa.Engine:
+    """Share the pool of a host's engine; only our own transactions get the isolation level that `audit.lock` needs."""
+    return engine.execution_options(isolation_level="READ COMMITTED") if engine.name == "postgresql" else engine
 
 
 def _create_engine(target: str | sa.URL) -> sa.Engine:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from lifecycle import chart, guards
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 
 def picture() -> str:
@@ -21,7 +21,8 @@ def picture() -> str:
         for target in chart.Status
         if (commands := _commands_between(source, target))
     ]
-    ends = [f"    {state.value} --> [*]" for state in _in_order(chart.AppointmentChart.final_states)]
+    final = {state.value for state in chart.AppointmentChart.final_states}
+    ends = [f"    {status} --> [*]" for status in chart.Status if status in final]
     entry = f"    [*] --> {chart.AppointmentChart.initial_state.value}"
     return "\n".join(["stateDiagram-v2", entry, *edges, *ends, ""])
 
@@ -50,11 +51,6 @@ def _commands_between(source: str, target: str) -> list[str]:
     return [str(command) for command in chart.Command if target in chart.TOPOLOGY[command].get(source, ())]
 
 
-def _in_order(states: Iterable[chart.State]) -> list[chart.State]:
-    order = list(chart.Status)
-    return sorted(states, key=lambda state: order.index(state.value))
-
-
 def _answers(moves_of: Mapping[str, frozenset[str]]) -> str:
     """List the statuses that a command moves to, and say so where it may also stay."""
     targets = {target for source, found in moves_of.items() for target in found if target != source}
@@ -80,6 +76,6 @@ def _code(text: str) -> str:
     return f"`{text}`"
 
 
-def _markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _markdown(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -7,14 +7,13 @@ application's own database. Instants are UTC; PostgreSQL stores `timestamptz`, S
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from lifecycle import chart
+from lifecycle.columns import Json, UtcDateTime
 
 REVISION: Final = "0001"
 """The Alembic revision that this code works with; a test holds it equal to the head of the migrations."""
@@ -40,42 +39,6 @@ class CommandState(StrEnum):
 
 ACTIVE_STATES: Final = (CommandState.QUEUED, CommandState.SENDING, CommandState.UNCERTAIN)
 
-
-class UtcDateTime(sa.TypeDecorator[datetime]):
-    """An aware instant, stored as UTC. A naive value is refused: its meaning would depend on the machine."""
-
-    impl = sa.String(27)
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[datetime]:
-        """Use the database's own type where it has one."""
-        if dialect.name == "postgresql":
-            return dialect.type_descriptor(postgresql.TIMESTAMP(timezone=True))
-        return dialect.type_descriptor(sa.String(27))  # type: ignore[arg-type] # text stands in for the instant
-
-    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | str | None:
-        """Store UTC."""
-        if value is None:
-            return None
-        return value.astimezone(UTC) if dialect.name == "postgresql" else utc_text(value)
-
-    def process_result_value(self, value: datetime | str | None, dialect: sa.Dialect) -> datetime | None:
-        """Give an aware UTC datetime back."""
-        del dialect
-        if value is None:
-            return None
-        return datetime.fromisoformat(value) if isinstance(value, str) else value.astimezone(UTC)
-
-
-def utc_text(value: datetime) -> str:
-    """Write an aware instant as UTC text of one fixed width. Raises `ValueError` for a naive one."""
-    if value.utcoffset() is None:
-        msg = "a datetime without an offset cannot be stored"
-        raise ValueError(msg)
-    return value.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
-
-
-Json: Final = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 
 metadata = sa.MetaData(
     naming_convention={
@@ -169,6 +132,7 @@ appointments = sa.Table(
 )
 
 _ACTIVE = sa.text(f"state IN ({', '.join(repr(str(state)) for state in ACTIVE_STATES)})")
+_DUE = sa.text("run_at IS NOT NULL")
 _KEYED = sa.text("request_key IS NOT NULL AND state <> 'not_sent'")
 
 commands = sa.Table(
@@ -206,7 +170,7 @@ commands = sa.Table(
         "attempt", sa.Integer, nullable=False, comment="Number of the current or last attempt, from 1; 0: none yet"
     ),
     sa.Column("lease_until", UtcDateTime, comment="Until when its sender or reader may act; NULL: nobody does"),
-    sa.Column("run_at", UtcDateTime, comment="When it is next to be looked at; NULL: not scheduled"),
+    sa.Column("run_at", UtcDateTime, comment="When recovery is next to look at it; NULL: not scheduled"),
     sa.Column("expires_at", UtcDateTime, comment="After this a queued command is not sent any more; NULL: never"),
     sa.Column(
         "baseline_status", sa.String(64), nullable=False, comment="Status at intent, to compare with later reads"
@@ -251,10 +215,19 @@ commands = sa.Table(
         sqlite_where=_KEYED,
         postgresql_where=_KEYED,
     ),
-    sa.Index("ix_lifecycle_commands_due", "state", "run_at", sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
+    sa.Index("ix_lifecycle_commands_due", "run_at", sqlite_where=_DUE, postgresql_where=_DUE),
     sa.Index(None, "appointment_id", "created_at"),
     comment="One row for each accepted command, written before anything is sent",
 )
+
+
+def state_in(*states: CommandState) -> sa.ColumnElement[bool]:
+    """Compare a command's state with constants that are written into the statement.
+
+    So it is compiled once, and the databases see that a partial index covers it.
+    """
+    return commands.c.state.in_([sa.literal_column(f"'{state}'") for state in states])
+
 
 audit_events = sa.Table(
     "lifecycle_audit_events",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from lifecycle import audit, chart, errors, models, records, zocdoc
+from lifecycle import audit, chart, columns, errors, models, records, zocdoc
 from lifecycle.resources import check_appointment_id, check_identity, check_name
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def track(
         return follow(resources, client, appointment_id, actor=actor, source=source)
     reading = read(client, appointment_id)
     with resources.database.write() as connection:
-        resources.digest_key(connection, environment=client.environment)
+        resources.stamp(connection, environment=client.environment)
         _begin(resources, connection, reading, actor=actor, source=source, booked_with=booked_with)
     return records.get(resources.database, appointment_id)
 
@@ -58,7 +58,7 @@ def follow(
         version = _version(resources, appointment_id)
         reading = read(client, appointment_id)
         with resources.database.write() as connection:
-            resources.digest_key(connection, environment=client.environment)
+            resources.stamp(connection, environment=client.environment)
             locked = audit.lock(resources.database, connection, appointment_id)
             if locked is None:
                 raise errors.AppointmentNotFound(appointment_id=appointment_id)
@@ -147,7 +147,7 @@ def _told(remote: zocdoc.AppointmentData) -> dict[str, Any]:
 
 
 def _details(changes: dict[str, Any]) -> dict[str, Any]:
-    start = {"start_time": models.utc_text(changes["start_time"])} if "start_time" in changes else {}
+    start = {"start_time": columns.utc_text(changes["start_time"])} if "start_time" in changes else {}
     return {"changed": sorted(changes), **start} if changes else {}
 
 
@@ -181,7 +181,7 @@ def _begin(
         zocdoc_request_id=reading.request_id,
         http_status=200,
         occurred_at=remote.last_modified_time_utc,
-        details={"start_time": models.utc_text(remote.start_time), "booked_with": booked_with},
+        details={"start_time": columns.utc_text(remote.start_time), "booked_with": booked_with},
     )
     audit.begin(connection, values, entry, now=resources.database.now(connection))
 

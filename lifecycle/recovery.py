@@ -6,6 +6,7 @@ there on several spaced reads: proved not applied, and the caller may call again
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from lifecycle import audit, models, settlement, zocdoc
+from lifecycle import audit, doubt, models, settlement, zocdoc
 from lifecycle.attempts import Attempt
+from lifecycle.columns import UtcDateTime
 from lifecycle.pending import Finding, Pending, judge
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ UNREADABLE: Final = "unreadable"
 NOT_FOUND: Final = "not_found"
 
 State = models.CommandState
+
+_log = logging.getLogger(__name__)
 
 
 def recover(resources: Resources, *, wait: float = 0.0, sleep: Callable[[float], None] = time.sleep) -> Recovery:
@@ -80,7 +84,7 @@ def _expire_leases(resources: Resources) -> None:
         command = Pending.of(row)
         with resources.database.write() as connection:
             locked = audit.hold(resources.database, connection, command.appointment_id)
-            settlement.lose(connection, locked, command, reason_code=LEASE_EXPIRED, source=SOURCE)
+            doubt.lose(connection, locked, command, reason_code=LEASE_EXPIRED, source=SOURCE)
 
 
 def _look(resources: Resources, row: Mapping[Any, Any]) -> Recovered | None:
@@ -121,11 +125,11 @@ def _claim(resources: Resources, row: Mapping[Any, Any], deadline: float) -> boo
         lease = now + timedelta(seconds=deadline + resources.timing.lease_margin)
         claimed = sa.update(_commands).where(
             _commands.c.command_id == row["command_id"],
-            _commands.c.state == State.UNCERTAIN,
+            models.state_in(State.UNCERTAIN),
             _commands.c.run_at == row["run_at"],
-            sa.or_(_commands.c.lease_until.is_(None), _commands.c.lease_until <= now),
         )
-        return connection.execute(claimed.values(lease_until=lease, updated_at=now)).rowcount == 1
+        values = {"lease_until": lease, "run_at": lease, "updated_at": now}
+        return connection.execute(claimed.values(values)).rowcount == 1
 
 
 def _settle(resources: Resources, command: Pending, attempt: Attempt) -> Recovered | None:
@@ -146,7 +150,7 @@ def _note_unchanged(
     if reads > len(spacing):
         outcome = zocdoc.NotSent(PROVED_NOT_APPLIED, _OK, reading.request_id)
         return _settle(resources, command, Attempt(outcome=outcome, reading=reading))
-    details = {"unchanged_reads": reads, "remote": settlement.remote_facts(reading)}
+    details = {"unchanged_reads": reads, "remote": doubt.remote_facts(reading)}
     _wait(
         resources,
         command,
@@ -177,9 +181,7 @@ def _note_failure(resources: Resources, row: Mapping[Any, Any], command: Pending
 def _wait(resources: Resources, command: Pending, counts: dict[str, int], seconds: float, **facts: Any) -> None:  # noqa: ANN401 # columns
     with resources.database.write() as connection:
         locked = audit.hold(resources.database, connection, command.appointment_id)
-        settlement.postpone(
-            connection, locked, command, counts, pause=timedelta(seconds=seconds), source=SOURCE, **facts
-        )
+        doubt.postpone(connection, locked, command, counts, pause=timedelta(seconds=seconds), source=SOURCE, **facts)
 
 
 def _give_up(
@@ -187,13 +189,13 @@ def _give_up(
 ) -> Recovered | None:
     with resources.database.write() as connection:
         locked = audit.hold(resources.database, connection, command.appointment_id)
-        gave_up = settlement.give_up(
-            connection, locked, command, reason_code=reason_code, source=SOURCE, reading=reading
-        )
+        gave_up = doubt.give_up(connection, locked, command, reason_code=reason_code, source=SOURCE, reading=reading)
     return _recovered(command, State.NEEDS_ATTENTION, reason_code) if gave_up else None
 
 
 def _recovered(command: Pending, state: models.CommandState, reason_code: str) -> Recovered:
+    facts = {"appointment_id": command.appointment_id, "command_id": command.command_id}
+    _log.info("command_recovered", extra={**facts, "state": str(state), "reason_code": reason_code})
     return Recovered(
         command_id=command.command_id,
         appointment_id=command.appointment_id,
@@ -213,7 +215,7 @@ def _outlook(resources: Resources) -> tuple[int, datetime | None, float]:
     """Count the commands that have not ended; tell when the first is due, and in how many seconds."""
     with resources.database.read() as connection:
         now = resources.database.now(connection)
-        waiting, next_at = connection.execute(_OUTLOOK, {"now": now}).one()
+        waiting, next_at = connection.execute(_OUTLOOK).one()
     seconds = 0.0 if next_at is None else (next_at - now).total_seconds()
     return waiting, next_at, max(seconds, _SHORTEST_PAUSE)
 
@@ -226,18 +228,13 @@ _BATCH: Final = 1000
 """Commands taken up in one go; the rest is due at the next look."""
 
 _commands = models.commands
-_now: Final = sa.bindparam("now", type_=models.UtcDateTime())
-_free: Final = sa.or_(_commands.c.lease_until.is_(None), _commands.c.lease_until <= _now)
-_EXPIRED: Final = (
-    sa.select(_commands).where(_commands.c.state == State.SENDING, _commands.c.lease_until <= _now).limit(_BATCH)
-)
+_is_due: Final = _commands.c.run_at <= sa.bindparam("now", type_=UtcDateTime())
+_EXPIRED: Final = sa.select(_commands).where(models.state_in(State.SENDING), _is_due).limit(_BATCH)
 _DUE: Final = (
     sa.select(_commands, models.appointments.c.booked_with)
     .join_from(_commands, models.appointments)
-    .where(_commands.c.state == State.UNCERTAIN, _commands.c.run_at <= _now, _free)
+    .where(models.state_in(State.UNCERTAIN), _is_due)
     .order_by(_commands.c.run_at)
     .limit(_BATCH)
 )
-_OUTLOOK: Final = sa.select(
-    sa.func.count(), sa.func.min(sa.case((_free, _commands.c.run_at), else_=_commands.c.lease_until))
-).where(_commands.c.state.in_((State.SENDING, State.UNCERTAIN)))
+_OUTLOOK: Final = sa.select(sa.func.count(), sa.func.min(_commands.c.run_at)).where(_commands.c.run_at.is_not(None))

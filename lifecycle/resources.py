@@ -40,8 +40,8 @@ class Timing:
     failed_reads: int = 8
 
     def lease(self, deadline: float) -> float:
-        """Tell how long a claim is held for a call that ends within `deadline` seconds of its start."""
-        return self.send_window + deadline + self.lease_margin
+        """Tell how long a claim is held: the call and a read after it each end within `deadline` seconds."""
+        return self.send_window + 2 * deadline + self.lease_margin
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +73,33 @@ class Resources:
     timing: Timing = Timing()
     _installation: dict[str, str] = field(default_factory=dict)
 
-    def digest_key(self, connection: sa.Connection, *, environment: str) -> bytes:
-        """Give the key of this database's digests; stamps the database with the Zocdoc environment at first use.
+    def stamp(self, connection: sa.Connection, *, environment: str) -> None:
+        """Write at first use which Zocdoc environment the database belongs to, and its key for digests.
 
-        Raises `EnvironmentMismatch` if it already belongs to another one.
+        Raises `EnvironmentMismatch` if it belongs to another one already.
         """
+        insert = postgresql.insert if self.database.is_postgres else sqlite.insert
+        values = {
+            "installation_id": 1,
+            "zocdoc_environment": environment,
+            "digest_key": secrets.token_hex(32),
+            "created_at": self.database.now(connection),
+        }
+        connection.execute(insert(models.installation).values(values).on_conflict_do_nothing())
+        _check_environment(connection.execute(_INSTALLATION).one().zocdoc_environment, environment)
+
+    def digest_key(self, connection: sa.Connection, *, environment: str) -> bytes:
+        """Give the key for digests of a database that was stamped. Raises `EnvironmentMismatch`."""
         if not self._installation:
-            self._installation.update(_install(connection, environment, self.database))
-        if self._installation["zocdoc_environment"] != environment:
-            raise errors.EnvironmentMismatch(database=self._installation["zocdoc_environment"], client=environment)
+            # Kept only once it was read in a transaction that did not write it: that one may still be rolled back.
+            self._installation.update(connection.execute(_INSTALLATION).mappings().one())
+        _check_environment(self._installation["zocdoc_environment"], environment)
         return bytes.fromhex(self._installation["digest_key"])
+
+
+def _check_environment(stamped: str, environment: str) -> None:
+    if stamped != environment:
+        raise errors.EnvironmentMismatch(database=stamped, client=environment)
 
 
 def check_appointment_id(appointment_id: object) -> str:
@@ -106,18 +123,6 @@ def check_name(argument: str, value: object, *, at_most: int = 200) -> str:
         problem = f"a printable text of 1 to {at_most} characters is needed"
         raise errors.InvalidArgument(argument=argument, problem=problem)
     return value
-
-
-def _install(connection: sa.Connection, environment: str, database: Database) -> dict[str, str]:
-    insert = postgresql.insert if database.is_postgres else sqlite.insert
-    values = {
-        "installation_id": 1,
-        "zocdoc_environment": environment,
-        "digest_key": secrets.token_hex(32),
-        "created_at": database.now(connection),
-    }
-    connection.execute(insert(models.installation).values(values).on_conflict_do_nothing())
-    return dict(connection.execute(_INSTALLATION).mappings().one())
 
 
 _INSTALLATION: Final = sa.select(models.installation.c.zocdoc_environment, models.installation.c.digest_key)

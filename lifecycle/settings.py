@@ -107,20 +107,18 @@ def _place_problem(found: ZocdocSettings) -> str | None:
 
 
 def _credential_problem(found: ZocdocSettings) -> str | None:
-    has_id, has_secret = found.client_id is not None, found.client_secret is not None
+    has_pair = found.client_id is not None or found.client_secret is not None
     if found.access_token is not None:
-        if has_id or has_secret:
-            return f"set {ZOCDOC}ACCESS_TOKEN or {ZOCDOC}CLIENT_ID with {ZOCDOC}CLIENT_SECRET, not both"
-        return None
-    if not has_id and not has_secret:
+        both = f"set {ZOCDOC}ACCESS_TOKEN or {ZOCDOC}CLIENT_ID with {ZOCDOC}CLIENT_SECRET, not both"
+        return both if has_pair else None
+    if not has_pair:
         return f"set {ZOCDOC}CLIENT_ID and {ZOCDOC}CLIENT_SECRET (or ..._FILE), or {ZOCDOC}ACCESS_TOKEN (or ..._FILE)"
-    if not has_id:
+    if found.client_id is None:
         return f"{ZOCDOC}CLIENT_SECRET is set without {ZOCDOC}CLIENT_ID; set both"
-    if not has_secret:
+    if found.client_secret is None:
         return f"{ZOCDOC}CLIENT_ID is set without {ZOCDOC}CLIENT_SECRET; set both (the secret also by ..._FILE)"
-    if found.base_url is not None and found.token_url is None:
-        return f"set {ZOCDOC}TOKEN_URL too: with {ZOCDOC}BASE_URL the address that gives tokens is not known"
-    return None
+    needs_token_url = found.base_url is not None and found.token_url is None
+    return f"set {ZOCDOC}TOKEN_URL too: {ZOCDOC}BASE_URL does not tell who gives tokens" if needs_token_url else None
 
 
 def _identity_problem(found: ZocdocSettings) -> str | None:

@@ -6,13 +6,13 @@ command changes nothing but the trail.
 
 from __future__ import annotations
 
-from dataclasses import replace
+import logging
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import sqlalchemy as sa
 
-from lifecycle import audit, chart, guards, models, observations, pending, zocdoc
+from lifecycle import audit, chart, columns, guards, models, observations, pending, zocdoc
 
 if TYPE_CHECKING:
     from lifecycle.attempts import Attempt
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from lifecycle.pending import Pending
 
 State = models.CommandState
+
+_log = logging.getLogger(__name__)
 
 
 def settle(
@@ -35,7 +37,8 @@ def settle(
         move = settle_locked(connection, locked, command, attempt, source=source, read_after=read_after)
         if move is None:
             _note_late(connection, locked, command, attempt, source=source)
-        return move
+    _log_ended(command, attempt, late=move is None)
+    return move
 
 
 def settle_locked(
@@ -59,59 +62,6 @@ def settle_locked(
     return move
 
 
-def postpone(
-    connection: sa.Connection,
-    locked: audit.Locked,
-    command: Pending,
-    counts: dict[str, int],
-    *,
-    pause: timedelta,
-    source: str,
-    **facts: Any,  # noqa: ANN401 # columns
-) -> None:
-    """Note a read that did not settle an uncertain command, and when to read again."""
-    values = {**counts, "run_at": locked.now + pause, "lease_until": None}
-    if _move_uncertain(connection, locked, command, values):
-        audit.record(connection, locked, entry_for(command, audit.Event.OUTCOME_CHECKED, source, **facts))
-
-
-def give_up(
-    connection: sa.Connection,
-    locked: audit.Locked,
-    command: Pending,
-    *,
-    reason_code: str,
-    source: str,
-    reading: zocdoc.Reading | None = None,
-) -> bool:
-    """Leave an uncertain command to a human: reading cannot settle it. What was read is recorded all the same.
-
-    False, and nothing written, if it was settled meanwhile.
-    """
-    values = {"state": State.NEEDS_ATTENTION, "reason_code": reason_code, "run_at": None, "lease_until": None}
-    ended = {"ended_at": locked.now, "payload": _without_text(command)}
-    if not _move_uncertain(connection, locked, command, {**values, **ended}):
-        return False
-    entry = entry_for(command, audit.Event.ATTENTION_NEEDED, source, outcome="unknown", reason_code=reason_code)
-    if reading is not None:
-        entry = replace(entry, zocdoc_request_id=reading.request_id, details={"remote": remote_facts(reading)})
-    locked = audit.record(connection, locked, entry, in_doubt=True)
-    if reading is not None:
-        observations.apply(connection, locked, reading, actor=command.actor, source=source)
-    return True
-
-
-def lose(connection: sa.Connection, locked: audit.Locked, command: Pending, *, reason_code: str, source: str) -> bool:
-    """Mark a command whose sender is gone as uncertain; False if its sender has just settled it."""
-    values = {"state": State.UNCERTAIN, "outcome": "unknown", "reason_code": reason_code, "run_at": locked.now}
-    statement = _update(command, locked, {**values, "lease_until": None}).where(_commands.c.state == State.SENDING)
-    if connection.execute(statement).rowcount != 1:
-        return False
-    entry = entry_for(command, audit.Event.OUTCOME_LOST, source, outcome="unknown", reason_code=reason_code)
-    audit.record(connection, locked, entry, in_doubt=True)
-    return True
-
-
 def entry_for(command: Pending, event: audit.Event, source: str, **facts: Any) -> audit.Entry:  # noqa: ANN401 # columns
     """Begin an audit entry about a command."""
     return audit.Entry(
@@ -124,10 +74,18 @@ def entry_for(command: Pending, event: audit.Event, source: str, **facts: Any) -
     )
 
 
-def remote_facts(reading: zocdoc.Reading) -> dict[str, Any]:
-    """Give what a read showed, as evidence for the trail: status and start, no text."""
-    remote = reading.appointment
-    return {"status": remote.appointment_status, "start_time": models.utc_text(remote.start_time)}
+def _log_ended(command: Pending, attempt: Attempt, *, late: bool) -> None:
+    outcome = attempt.outcome
+    facts = {
+        "appointment_id": command.appointment_id,
+        "command": str(command.command),
+        "command_id": command.command_id,
+        "outcome": _OUTCOMES[type(outcome)],
+        "reason_code": attempt.note if isinstance(outcome, zocdoc.Applied) else outcome.reason_code,
+        "zocdoc_request_id": outcome.request_id,
+        "duration_ms": attempt.duration_ms,
+    }
+    _log.info("late_answer_received" if late else "command_ended", extra=facts)
 
 
 def _move_command(
@@ -150,9 +108,8 @@ def _move_command(
         "run_at": run_at,
     }
     if state is not State.UNCERTAIN:
-        values |= {"ended_at": locked.now, "payload": _without_text(command)}
-    statement = _update(command, locked, values).where(_commands.c.state.in_((State.SENDING, State.UNCERTAIN)))
-    return connection.execute(statement).rowcount == 1
+        values |= {"ended_at": locked.now, "payload": without_text(command)}
+    return change(connection, locked, command, values, WHILE_UNSETTLED)
 
 
 def _move(locked: audit.Locked, command: Pending, outcome: zocdoc.Outcome) -> chart.Move:
@@ -212,7 +169,7 @@ def _record_applied(
         changes["arrived_at"] = locked.now
     if pending.moves_time(command, from_status=move.from_status, answer=move.to_status):
         changes |= observations.start_columns(guards.parse_start(command.payload["start_time"]))
-        details["start_time"] = models.utc_text(changes["start_time"])
+        details["start_time"] = columns.utc_text(changes["start_time"])
     if attempt.reading is not None:
         remote = attempt.reading.appointment
         changes |= observations.differences(locked, remote) | observations.observed(locked, remote)
@@ -227,11 +184,6 @@ def _record_applied(
         **facts,
     )
     return audit.record(connection, locked, entry, **changes)
-
-
-def _move_uncertain(connection: sa.Connection, locked: audit.Locked, command: Pending, values: dict[str, Any]) -> bool:
-    statement = _update(command, locked, values).where(_commands.c.state == State.UNCERTAIN)
-    return connection.execute(statement).rowcount == 1
 
 
 def _note_late(
@@ -262,24 +214,38 @@ def _doubt(connection: sa.Connection, locked: audit.Locked, *, uncertain: bool) 
     return {"in_doubt": connection.execute(_UNATTENDED, {"id": locked.appointment_id}).scalar_one() > 0}
 
 
-def _without_text(command: Pending) -> dict[str, Any]:
+def without_text(command: Pending) -> dict[str, Any]:
+    """Give the arguments without the free text, which is kept only until the command ends."""
     return {name: value for name, value in command.payload.items() if name != "reason"}
 
 
-def _update(command: Pending, locked: audit.Locked, values: dict[str, Any]) -> sa.Update:
-    return (
-        sa.update(_commands)
-        .where(_commands.c.command_id == command.command_id, _commands.c.attempt == command.attempt)
-        .values(**values, updated_at=locked.now)
-    )
+def change(
+    connection: sa.Connection, locked: audit.Locked, command: Pending, values: dict[str, Any], statement: sa.Update
+) -> bool:
+    """Change a command's row by compare-and-set; False if it is not in the state that the statement asks for."""
+    of = {"of_command": command.command_id, "of_attempt": command.attempt}
+    return connection.execute(statement, {**values, **of, "updated_at": locked.now}).rowcount == 1
 
 
 _commands = models.commands
+
+
+def _while(*states: models.CommandState) -> sa.Update:
+    return sa.update(_commands).where(
+        _commands.c.command_id == sa.bindparam("of_command"),
+        _commands.c.attempt == sa.bindparam("of_attempt"),
+        models.state_in(*states),
+    )
+
+
+WHILE_SENDING: Final = _while(State.SENDING)
+WHILE_UNCERTAIN: Final = _while(State.UNCERTAIN)
+WHILE_UNSETTLED: Final = _while(State.SENDING, State.UNCERTAIN)
 _STATE: Final = sa.select(_commands.c.state).where(_commands.c.command_id == sa.bindparam("id"))
 _UNATTENDED: Final = (
     sa.select(sa.func.count())
     .select_from(_commands)
-    .where(_commands.c.appointment_id == sa.bindparam("id"), _commands.c.state == State.NEEDS_ATTENTION)
+    .where(_commands.c.appointment_id == sa.bindparam("id"), models.state_in(State.NEEDS_ATTENTION))
 )
 _STATES: Final[dict[type, models.CommandState]] = {
     zocdoc.Applied: State.APPLIED,

@@ -42,6 +42,10 @@ _HINTS: Final[dict[type[Exception], str]] = {
 class Boundary(click.Group):
     """A group that lets no traceback through. click itself ends with usage errors, so those pass."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 # click's own signature
+        """Keep the order in which the commands were added."""
+        return list(self.commands)
+
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 # click's own signature
         """Run the command; whatever it raises ends as words on stderr and an exit code."""
         try:

@@ -1,7 +1,7 @@
 """Data on stdout in four forms: a table for people; JSON, JSON lines and CSV for programs.
 
-In the three forms for programs every instant is UTC in one fixed form, `2026-12-01T14:00:00.000000Z`. CSV, JSON and JSON
-lines are written row by row, so that memory stays flat.
+In the forms for programs every instant is UTC in one fixed form, `2026-12-01T14:00:00.000000Z`, and rows are written
+one by one, so that memory stays flat.
 """
 
 from __future__ import annotations

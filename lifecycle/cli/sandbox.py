@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lifecycle.cli import words
+from lifecycle import errors
 
 if TYPE_CHECKING:
     from lifecycle.sandbox import Server
@@ -44,7 +44,7 @@ def sandbox(*, host: str, port: int) -> None:
     try:
         serve_forever(Sandbox(), host, port, announce=_announce)
     except ValueError as error:
-        raise click.BadParameter(words.printable(str(error)), param_hint="--host") from None
+        raise errors.InvalidArgument(argument="--host", problem=str(error)) from None
     except OSError as error:
         raise click.ClickException(f"cannot listen on {host} port {port}: {error.strerror}") from None
 

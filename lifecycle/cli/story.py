@@ -1,4 +1,4 @@
-"""The story that `lifecycle demo` tells, through the public interface alone. Every claim in it is checked as it is made.
+"""The story that `lifecycle demo` tells, through the public interface alone. Every claim is checked as it is made.
 
 The witness is the stand-in's ledger: what was on the wire, and how often a call had an effect.
 """
@@ -10,11 +10,11 @@ import shlex
 import shutil
 import sys
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 import sqlalchemy as sa
-from rich import box
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -101,9 +101,7 @@ def _track(lifecycle: Lifecycle) -> None:
 def _make_the_guides_calls(lifecycle: Lifecycle, sandbox: Sandbox) -> None:
     _title("1  The guide's three calls", "what was on the wire, and what it moved")
     _show_call(sandbox, lifecycle.confirm(FIRST, actor=ACTOR), "confirmed")
-    cancelled = lifecycle.cancel(
-        FIRST, actor=ACTOR, reason="string", reason_type="patient_no_longer_needs_appointment"
-    )
+    cancelled = lifecycle.cancel(FIRST, actor=ACTOR, reason="string", reason_type="patient_no_longer_needs_appointment")
     _show_call(sandbox, cancelled, "cancelled")
     moved = lifecycle.reschedule(SECOND, actor=ACTOR, start_time="2022-04-27T09:00:00-04:00")
     _show_call(sandbox, moved, "rescheduled")
@@ -128,7 +126,7 @@ def _refuse(lifecycle: Lifecycle, sandbox: Sandbox) -> None:
         _expect(refusal.reasons == ("status_not_allowed",) and calls == 0, "the refusal made no call")
         _good(f"refused in status {refusal.status}: {', '.join(refusal.reasons)}; HTTP calls made: {calls}")
     else:
-        _expect(holds=False, claim="confirming a cancelled appointment was refused")
+        _fail("confirming a cancelled appointment was refused")
 
 
 def _lose_an_answer(lifecycle: Lifecycle, sandbox: Sandbox) -> str:
@@ -139,9 +137,10 @@ def _lose_an_answer(lifecycle: Lifecycle, sandbox: Sandbox) -> str:
         lifecycle.reschedule(SECOND, actor=ACTOR, start_time=start)
     except OutcomeUnknown as lost:
         _expect(lifecycle.get(SECOND).in_doubt, "the appointment was marked as in doubt")
-        _good(f"reschedule to {start}: outcome unknown ({lost.reason_code}); the appointment is in doubt")
+        _good(f"reschedule to {start}: {lost.reason_code}, outcome unknown")
+        _good("the appointment is marked as in doubt")
     else:
-        _expect(holds=False, claim="a lost answer was an unknown outcome")
+        _fail("a lost answer was an unknown outcome")
     return start
 
 
@@ -149,13 +148,13 @@ def _block(lifecycle: Lifecycle) -> None:
     try:
         lifecycle.cancel(SECOND, actor=ACTOR, reason_type="provider_not_available")
     except CommandInProgress as refusal:
-        _good(f"a second command, cancel: refused ({', '.join(refusal.reasons)})")
+        _good(f"another command, cancel, is refused meanwhile: {', '.join(refusal.reasons)}")
     else:
-        _expect(holds=False, claim="a command on an appointment in doubt was refused")
+        _fail("a command on an appointment in doubt was refused")
 
 
 def _recover(lifecycle: Lifecycle, sandbox: Sandbox, start: str) -> None:
-    _say("  recovering by reading, after 2 s in which a late request could still arrive ...")
+    _say("      waiting 2 s, in which a late request could still arrive, then reading ...")
     (settled,) = lifecycle.recover(wait=_RECOVERY_SECONDS).settled
     after = lifecycle.get(SECOND)
     _expect(settled.state == "applied" and not after.in_doubt, "recovery settled the command")
@@ -180,20 +179,24 @@ def _print_trail(lifecycle: Lifecycle) -> None:
         _print(_trail(events))
 
 
-def _trail(events: list[AuditEvent]) -> Table:
-    table = Table(box=box.SIMPLE, pad_edge=False, show_edge=False, header_style="bold", show_header=True)
-    for head in ("  #", "event", "command", "status", "outcome"):
-        table.add_column(head, justify="right" if head == "  #" else "left", overflow="fold")
+def _trail(events: list[AuditEvent]) -> Padding:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for head in ("#", "event", "command", "status", "outcome"):
+        table.add_column(head, overflow="fold")
     for event in events:
         outcome = event.reason_code or event.outcome or ""
         row = (str(event.appointment_seq), event.event, event.command or "", event.to_status, outcome)
         table.add_row(*map(Text, row))
-    return table
+    return Padding(table, (0, 0, 0, 2), expand=False)
 
 
 def _expect(holds: bool, claim: str) -> None:  # noqa: FBT001 # reads as an assertion
     if not holds:
-        raise click.ClickException(f"the demo does not hold: it was to be seen that {claim}; please report this")
+        _fail(claim)
+
+
+def _fail(claim: str) -> NoReturn:
+    raise click.ClickException(f"the demo does not hold: it was to be seen that {claim}; please report this")
 
 
 def _sql_line(path: Path) -> str:
@@ -204,7 +207,8 @@ def _sql_line(path: Path) -> str:
 
 
 def _title(text: str, about: str) -> None:
-    _print(Text.assemble("\n", (text, "bold"), (f"  {about}", "dim")), blank=True)
+    click.echo()
+    _print(Text.assemble((text, "bold"), (f"  {about}", "dim")))
 
 
 def _code(text: str) -> None:
@@ -220,7 +224,6 @@ def _say(text: str) -> None:
     _print(Text(text))
 
 
-def _print(item: Table | Text, *, blank: bool = False) -> None:
-    del blank
+def _print(item: Padding | Text) -> None:
     click.echo(tables.rendered(item), nl=False)
     sys.stdout.flush()

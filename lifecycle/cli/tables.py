@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -25,30 +24,33 @@ if TYPE_CHECKING:
 _ENDLESS: Final = 100_000
 """The width of a pipe: wider than any row."""
 
+_GAP: Final = (0, 2, 0, 0)
+"""Two blanks after each column."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column. `whole`: never wrapped, because people copy it or search for it."""
+    """A column. `whole`: never wrapped, because people copy it. `narrow`: its width where space is short."""
 
     head: str
     value: Callable[[Any], object]
     whole: bool = False
+    narrow: int | None = None
 
 
 def listing(records: Iterable[object], *, kind: str) -> str:
     """Lay records out as rows, with the columns of their kind."""
-    columns = COLUMNS[kind]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column.head, no_wrap=column.whole, overflow="fold")
-    for record in records:
-        table.add_row(*(_text(column.value(record)) for column in columns))
+    rows = [[_text(column.value(record)) for column in COLUMNS[kind]] for record in records]
+    table = _table(COLUMNS[kind], rows, is_narrow=False)
+    console = _console()
+    if console.measure(table, options=console.options.update(max_width=_ENDLESS)).maximum > console.width:
+        table = _table(COLUMNS[kind], rows, is_narrow=True)
     return rendered(table)
 
 
 def sheet(values: Mapping[str, object]) -> str:
     """Lay one record out as a sheet: a line for each field."""
-    table = Table(box=None, show_header=False, pad_edge=False)
+    table = Table(box=None, show_header=False, padding=_GAP)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in values.items():
@@ -58,13 +60,28 @@ def sheet(values: Mapping[str, object]) -> str:
 
 def rendered(item: RenderableType) -> str:
     """Render for stdout as it is now, a terminal or not, without trailing blanks."""
-    console = Console(file=sys.stdout, highlight=False)
-    if not console.is_terminal:
-        console.width = _ENDLESS
+    console = _console()
     with console.capture() as captured:
         console.print(item)
     lines = captured.get().splitlines()
     return "".join(f"{line.rstrip()}\n" for line in lines if line.strip())
+
+
+def _console() -> Console:
+    console = Console(file=sys.stdout, highlight=False)
+    if not console.is_terminal:
+        console.width = _ENDLESS
+    return console
+
+
+def _table(columns: tuple[Column, ...], rows: list[list[Text]], *, is_narrow: bool) -> Table:
+    table = Table(box=None, padding=_GAP, pad_edge=False, header_style="bold")
+    for column in columns:
+        width = column.narrow if is_narrow else None
+        table.add_column(column.head, no_wrap=column.whole, width=width, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _text(value: object) -> Text:
@@ -87,38 +104,34 @@ def _words(value: object) -> str:
             return str(value)
 
 
-def _change(event: Any) -> str:  # noqa: ANN401 # an audit event; naming its type would load the tables
-    moved = event.from_status is not None and event.from_status != event.to_status
-    text = f"{event.from_status} -> {event.to_status}" if moved else event.to_status
-    return text if event.conforming else f"{text} (not conforming)"
+def _status_then(event: Any) -> str:  # noqa: ANN401 # an audit event; naming its type would load the tables
+    return str(event.to_status) if event.conforming else f"{event.to_status} (not conforming)"
 
 
 COLUMNS: Final[Mapping[str, tuple[Column, ...]]] = {
     "Appointment": (
         Column("appointment", lambda it: it.appointment_id, whole=True),
-        Column("status", lambda it: it.status, whole=True),
-        Column("start", lambda it: it.start_time),
+        Column("status", lambda it: f"{it.status} (in doubt)" if it.in_doubt else it.status, narrow=18),
+        Column("start", lambda it: it.start_time.isoformat(" ", "minutes"), narrow=11),
         Column("booked with", lambda it: it.booked_with),
-        Column("in doubt", lambda it: it.in_doubt),
     ),
     "AuditEvent": (
         Column("#", lambda it: it.appointment_seq, whole=True),
-        Column("recorded", lambda it: it.recorded_at),
-        Column("event", lambda it: it.event, whole=True),
-        Column("command", lambda it: it.command),
-        Column("status", _change),
-        Column("outcome", lambda it: it.reason_code or it.outcome),
+        Column("recorded", lambda it: it.recorded_at, narrow=10),
+        Column("event", lambda it: f"{it.event} {it.command or ''}", narrow=20),
+        Column("status then", _status_then, narrow=18),
+        Column("outcome", lambda it: it.reason_code or it.outcome, narrow=12),
         Column("actor", lambda it: it.actor),
     ),
     "Explanation": (
         Column("check", lambda it: it.check, whole=True),
-        Column("passed", lambda it: "not judged" if it.passed is None else it.passed),
-        Column("code", lambda it: it.code),
+        Column("passed", lambda it: "not judged" if it.passed is None else it.passed, narrow=6),
+        Column("code", lambda it: it.code, narrow=22),
         Column("rule", lambda it: it.rule if it.required else f"(advice) {it.rule}"),
     ),
     "Recovered": (
         Column("appointment", lambda it: it.appointment_id, whole=True),
-        Column("command", lambda it: it.command),
+        Column("command", lambda it: it.command, narrow=12),
         Column("state", lambda it: it.state, whole=True),
         Column("reason", lambda it: it.reason_code),
     ),

@@ -229,7 +229,9 @@ def upgrade() -> None:
         sa.Column(
             "lease_until", _INSTANT, nullable=True, comment="Until when its sender or reader may act; NULL: nobody does"
         ),
-        sa.Column("run_at", _INSTANT, nullable=True, comment="When it is next to be looked at; NULL: not scheduled"),
+        sa.Column(
+            "run_at", _INSTANT, nullable=True, comment="When recovery is next to look at it; NULL: not scheduled"
+        ),
         sa.Column(
             "expires_at",
             _INSTANT,
@@ -326,10 +328,10 @@ def upgrade() -> None:
     op.create_index(
         "ix_lifecycle_commands_due",
         "lifecycle_commands",
-        ["state", "run_at"],
+        ["run_at"],
         unique=False,
-        sqlite_where=sa.text("state IN ('queued', 'sending', 'uncertain')"),
-        postgresql_where=sa.text("state IN ('queued', 'sending', 'uncertain')"),
+        sqlite_where=sa.text("run_at IS NOT NULL"),
+        postgresql_where=sa.text("run_at IS NOT NULL"),
     )
     op.create_index(
         "uq_lifecycle_commands_active",

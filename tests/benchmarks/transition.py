@@ -88,8 +88,12 @@ class Floor:
         self.cursor, self.prefix, self.appointment_id = cursor, prefix, appointment_id
         self.begin = "BEGIN" if postgres else "BEGIN IMMEDIATE"
         lock = " FOR UPDATE" if postgres else ""
-        commands, events = (", ".join([mark] * n) for n in (COMMAND_COLUMNS.count(",") + 1, EVENT_COLUMNS.count(",") + 1))
-        self.select = f"SELECT status, version, start_time FROM {prefix}_appointments WHERE appointment_id = {mark}{lock}"  # noqa: S608 # constants
+        commands, events = (
+            ", ".join([mark] * n) for n in (COMMAND_COLUMNS.count(",") + 1, EVENT_COLUMNS.count(",") + 1)
+        )
+        self.select = (
+            f"SELECT status, version, start_time FROM {prefix}_appointments WHERE appointment_id = {mark}{lock}"  # noqa: S608 # constants
+        )
         self.insert_command = f"INSERT INTO {prefix}_commands ({COMMAND_COLUMNS}) VALUES ({commands})"  # noqa: S608 # constants
         self.insert_event = f"INSERT INTO {prefix}_audit_events ({EVENT_COLUMNS}) VALUES ({events})"  # noqa: S608 # constants
         self.update_command = (
@@ -102,7 +106,8 @@ class Floor:
             f"updated_at = {mark} WHERE appointment_id = {mark} AND version = {mark}"
         )
         self.seq = cursor.execute(
-            f"SELECT max(appointment_seq) FROM {prefix}_audit_events WHERE appointment_id = {mark}", (appointment_id,)  # noqa: S608 # constants
+            f"SELECT max(appointment_seq) FROM {prefix}_audit_events WHERE appointment_id = {mark}",
+            (appointment_id,),  # noqa: S608 # constants
         ).fetchone()[0]
 
     def event(self, event: str, status: str, command_id: str, answer: tuple[Any, ...], now: Any) -> tuple[Any, ...]:
@@ -123,8 +128,22 @@ class Floor:
         execute(
             self.insert_command,
             (
-                command_id, self.appointment_id, "reschedule", payload, "user:17", "api", "sending", 1, now, status,
-                before, start, 0, 0, now, now,
+                command_id,
+                self.appointment_id,
+                "reschedule",
+                payload,
+                "user:17",
+                "api",
+                "sending",
+                1,
+                now,
+                status,
+                before,
+                start,
+                0,
+                0,
+                now,
+                now,
             ),  # fmt: skip
         )
         execute(self.insert_event, self.event("command_accepted", status, command_id, (None, None, None, None), now))
