@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from lifecycle import chart, columns, models
+from lifecycle.points import Point, reach
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -150,7 +151,9 @@ def record(connection: sa.Connection, locked: Locked, entry: Entry, **changes: A
         changes |= {"status": event["to_status"], "status_known": event["to_status"] in chart.STATUSES}
     if changes:
         row = _change(connection, locked, changes)
+        reach(Point.STATUS_UPDATED)
     connection.execute(_APPEND, event)
+    reach(Point.AUDIT_INSERTED)
     return replace(locked, row=row, seq=event["appointment_seq"], hash=event["hash"])
 
 

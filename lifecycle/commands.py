@@ -29,6 +29,7 @@ from lifecycle import (
 )
 from lifecycle.outcomes import Done
 from lifecycle.pending import TARGET_STATUS, Pending
+from lifecycle.points import Point, reach
 
 if TYPE_CHECKING:
     from lifecycle.resources import Resources
@@ -56,6 +57,7 @@ def run(resources: Resources, wish: Wish) -> Done:
     resolved, is_read, raced = False, False, False
     while True:
         claimed_at = zocdoc.clock()
+        reach(Point.BEFORE_INTENT)
         try:
             step = _claim(resources, wish, client, resolved=resolved, is_read=is_read)
         except sa.exc.IntegrityError:
@@ -160,6 +162,7 @@ def _accept(
             "updated_at": locked.now,
         },
     )
+    reach(Point.INTENT_UNCOMMITTED)
     details = {"advice": list(advice)} if advice else {}
     entry = settlement.entry_for(command, audit.Event.COMMAND_ACCEPTED, wish.source, details=details)
     audit.record(connection, locked, entry)
@@ -169,6 +172,7 @@ def _accept(
 def _carry_out(resources: Resources, claim: Claim, client: zocdoc.ZocdocClient, source: str, claimed_at: float) -> Done:
     """Call Zocdoc, then open transaction 2."""
     command = claim.command
+    reach(Point.INTENT_COMMITTED)
     try:
         attempt = attempts.make(client, command, send_before=claimed_at + resources.timing.send_window)
     except BaseException:
@@ -176,6 +180,7 @@ def _carry_out(resources: Resources, claim: Claim, client: zocdoc.ZocdocClient, 
         lost = attempts.Attempt(outcome=zocdoc.Unknown(INTERRUPTED))
         _settle(resources, command, lost, source)
         raise
+    reach(Point.ANSWER_CLASSIFIED)
     settled = _settle(resources, command, attempt, source)
     if settled is None:
         return _settled_by_others(resources, client, command, source)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import sqlite3
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
 from lifecycle import errors, models
+from lifecycle.points import Point, reach
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,6 +72,7 @@ class Database:
 
         Raises `SchemaMismatch` if the schema is not the one this code works with, `DatabaseUnavailable` otherwise.
         """
+        self._check_exists()
         with self.transaction() as connection:
             self._check_usable(connection)
             yield connection
@@ -77,6 +80,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """Open a transaction that only reads; on SQLite it blocks nobody. Raises as `write` does."""
+        self._check_exists()
         with _translated(), self.engine.connect() as connection:
             self._check_usable(connection)
             yield connection
@@ -87,13 +91,24 @@ class Database:
         with _translated(), self.engine.connect() as connection:
             if not self.is_postgres:
                 _begin_immediate(connection)
+            reach(Point.TRANSACTION_OPEN)
             yield connection
+            reach(Point.BEFORE_COMMIT)
             connection.commit()
+            reach(Point.AFTER_COMMIT)
 
     def close(self) -> None:
         """Close the pooled connections, unless the engine is the host's."""
         if self._owned:
             self.engine.dispose()
+
+    def _check_exists(self) -> None:
+        """Refuse a file that is not there: SQLite would make an empty one of a mistyped name."""
+        if self._usable or self.is_postgres or not self._owned:
+            return
+        file = Path(self.engine.url.database or "")
+        if file.parent.is_dir() and not file.exists() and not str(file).startswith("file:"):
+            raise errors.SchemaMismatch(found=None, expected=models.REVISION)
 
     def _check_usable(self, connection: sa.Connection) -> None:
         if self._usable:

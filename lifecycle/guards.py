@@ -23,15 +23,17 @@ NO_SHOW_WINDOW: Final = timedelta(days=2)
 def decide(situation: Situation) -> Decision:
     """Say whether a command may be sent, and advise. Pure; runs every check, so all reasons are named at once."""
     return Decision(
-        reasons=tuple(code for check in CHECKS if check.applies(situation) and (code := check.failure(situation))),
-        advice=tuple(code for hint in ADVICE if hint.applies(situation) and (code := hint.failure(situation))),
+        reasons=tuple(
+            code for check in CHECKS if check.concerns(situation.command) and (code := check.failure(situation))
+        ),
+        advice=tuple(code for hint in ADVICE if hint.concerns(situation.command) and (code := hint.failure(situation))),
     )
 
 
 def explain(situation: Situation) -> tuple[Explanation, ...]:
     """Answer for each check and each advice that concerns the command: passed or not, the code, the rule behind it.
 
-    A check about an argument that was not given (the new start time) has `passed=None`: it could not be judged.
+    A check that lacks what it looks at (the new start time, a client's identity) has `passed=None`: not judged.
     """
     return tuple(_explain(check, situation) for check in CHECKS + ADVICE if check.concerns(situation.command))
 
@@ -97,19 +99,19 @@ class Check:
     failure: Callable[[Situation], str | None]
     commands: frozenset[str] = frozenset(chart.Command)
     required: bool = True
-    needs_start: bool = False
+    needs: str | None = None
 
     def concerns(self, command: chart.Command) -> bool:
         """Tell whether the rule is about this command at all."""
         return command in self.commands
 
-    def applies(self, situation: Situation) -> bool:
-        """Tell whether the rule can be judged: it concerns the command and its argument is there."""
-        return self.concerns(situation.command) and not (self.needs_start and situation.requested_start is None)
+    def can_be_judged(self, situation: Situation) -> bool:
+        """Tell whether the one thing that an explanation may lack is there."""
+        return self.needs is None or getattr(situation, self.needs) is not None
 
 
 def _explain(check: Check, situation: Situation) -> Explanation:
-    if not check.applies(situation):
+    if not check.can_be_judged(situation):
         return Explanation(check.name, passed=None, code=None, rule=check.rule, required=check.required)
     code = check.failure(situation)
     return Explanation(check.name, passed=code is None, code=code, rule=check.rule, required=check.required)
@@ -179,6 +181,7 @@ CHECKS: Final = (
         rule="Zocdoc guide: booked with a user credential, only that user may view or modify; booked "
         "machine-to-machine, any of the developer's machine-to-machine credentials.",
         failure=credential_allows,
+        needs="credential",
     ),
     Check(
         name="no_show_window",
@@ -191,7 +194,7 @@ CHECKS: Final = (
         rule="Zocdoc reference: start_time is ISO 8601 with an offset.",
         failure=start_has_offset,
         commands=frozenset({chart.Command.RESCHEDULE}),
-        needs_start=True,
+        needs="requested_start",
     ),
     Check(
         name="active_command",
@@ -207,7 +210,7 @@ ADVICE: Final = (
         failure=start_in_past,
         commands=frozenset({chart.Command.RESCHEDULE}),
         required=False,
-        needs_start=True,
+        needs="requested_start",
     ),
     Check(
         name="reason_type",

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from lifecycle import audit, doubt, models, settlement, zocdoc
+from lifecycle import audit, chart, doubt, models, settlement, zocdoc
 from lifecycle.attempts import Attempt
 from lifecycle.columns import UtcDateTime
 from lifecycle.pending import Finding, Pending, judge
+from lifecycle.points import Point, reach
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
     from lifecycle.resources import Resources
@@ -32,7 +34,6 @@ PROVED_NOT_APPLIED: Final = "proved_not_applied"
 NO_CREDENTIAL: Final = "no_credential"
 UNEXPLAINED: Final = "unexplained_change"
 UNTELLABLE: Final = "cannot_be_told_apart"
-UNREADABLE: Final = "unreadable"
 NOT_FOUND: Final = "not_found"
 
 State = models.CommandState
@@ -51,7 +52,9 @@ def recover(resources: Resources, *, wait: float = 0.0, sleep: Callable[[float],
     settled: list[Recovered] = []
     while True:
         _expire_leases(resources)
-        settled += filter(None, (_look(resources, row) for row in _select(resources, _DUE)))
+        due = _select(resources, _DUE)
+        reach(Point.RECOVERY_SCANNED)
+        settled += filter(None, (_look(resources, row) for row in due))
         waiting, next_at, pause = _outlook(resources)
         if not waiting or time.monotonic() + pause > until:
             return Recovery(settled=settled, waiting=waiting, next_at=next_at)
@@ -82,8 +85,7 @@ def _expire_leases(resources: Resources) -> None:
     """Take commands over whose sender is gone: killed, or stopped for longer than its lease."""
     for row in _select(resources, _EXPIRED):
         command = Pending.of(row)
-        with resources.database.write() as connection:
-            locked = audit.hold(resources.database, connection, command.appointment_id)
+        with _settling(resources, command) as (connection, locked):
             doubt.lose(connection, locked, command, reason_code=LEASE_EXPIRED, source=SOURCE)
 
 
@@ -91,16 +93,21 @@ def _look(resources: Resources, row: Mapping[Any, Any]) -> Recovered | None:
     """Read the appointment of one command and settle it if that tells; None: not yet, or another process does it."""
     command = Pending.of(row)
     client = resources.clients.of(row["booked_with"])
-    if client is None:
-        return _give_up(resources, command, NO_CREDENTIAL)
-    if not _claim(resources, row, client.deadline):
+    if client is None and row["booked_with"] == chart.MACHINE:
+        # This process acts for a user only; the machine's commands wait for one that has the machine's credential.
         return None
+    if not _claim(resources, row, client.deadline if client else 0.0):
+        return None
+    reach(Point.READ_CLAIMED)
+    if client is None:
+        return _note_failure(resources, row, command, NO_CREDENTIAL)
     try:
         reading = client.get(command.appointment_id)
     except zocdoc.AppointmentMissing:
         return _give_up(resources, command, NOT_FOUND)
     except (zocdoc.ReadRefused, zocdoc.ReadFailed) as error:
         return _note_failure(resources, row, command, str(error.reason_code))
+    reach(Point.READ_RETURNED)
     return _conclude(resources, row, command, reading)
 
 
@@ -132,9 +139,18 @@ def _claim(resources: Resources, row: Mapping[Any, Any], deadline: float) -> boo
         return connection.execute(claimed.values(values)).rowcount == 1
 
 
-def _settle(resources: Resources, command: Pending, attempt: Attempt) -> Recovered | None:
+@contextmanager
+def _settling(resources: Resources, command: Pending) -> Iterator[tuple[sa.Connection, audit.Locked]]:
+    """Open the transaction that settles a command, under its appointment's lock."""
     with resources.database.write() as connection:
         locked = audit.hold(resources.database, connection, command.appointment_id)
+        reach(Point.SETTLEMENT_OPEN)
+        yield connection, locked
+    reach(Point.SETTLEMENT_COMMITTED)
+
+
+def _settle(resources: Resources, command: Pending, attempt: Attempt) -> Recovered | None:
+    with _settling(resources, command) as (connection, locked):
         move = settlement.settle_locked(connection, locked, command, attempt, source=SOURCE)
     if move is None:
         return None
@@ -165,7 +181,7 @@ def _note_unchanged(
 def _note_failure(resources: Resources, row: Mapping[Any, Any], command: Pending, reason_code: str) -> Recovered | None:
     failures, timing = row["failed_reads"] + 1, resources.timing
     if failures >= timing.failed_reads:
-        return _give_up(resources, command, UNREADABLE)
+        return _give_up(resources, command, reason_code)
     details = {"failed_reads": failures}
     _wait(
         resources,
@@ -179,16 +195,14 @@ def _note_failure(resources: Resources, row: Mapping[Any, Any], command: Pending
 
 
 def _wait(resources: Resources, command: Pending, counts: dict[str, int], seconds: float, **facts: Any) -> None:  # noqa: ANN401 # columns
-    with resources.database.write() as connection:
-        locked = audit.hold(resources.database, connection, command.appointment_id)
+    with _settling(resources, command) as (connection, locked):
         doubt.postpone(connection, locked, command, counts, pause=timedelta(seconds=seconds), source=SOURCE, **facts)
 
 
 def _give_up(
     resources: Resources, command: Pending, reason_code: str, reading: zocdoc.Reading | None = None
 ) -> Recovered | None:
-    with resources.database.write() as connection:
-        locked = audit.hold(resources.database, connection, command.appointment_id)
+    with _settling(resources, command) as (connection, locked):
         gave_up = doubt.give_up(connection, locked, command, reason_code=reason_code, source=SOURCE, reading=reading)
     return _recovered(command, State.NEEDS_ATTENTION, reason_code) if gave_up else None
 
@@ -221,7 +235,7 @@ def _outlook(resources: Resources) -> tuple[int, datetime | None, float]:
 
 
 _OK: Final = 200
-_SHORTEST_PAUSE: Final = 0.05
+_SHORTEST_PAUSE: Final = 0.1
 """What is due but claimed by another process is looked at again after this many seconds, not at once."""
 
 _BATCH: Final = 1000

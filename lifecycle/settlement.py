@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 import sqlalchemy as sa
 
 from lifecycle import audit, chart, columns, guards, models, observations, pending, zocdoc
+from lifecycle.points import Point, reach
 
 if TYPE_CHECKING:
     from lifecycle.attempts import Attempt
@@ -34,9 +35,11 @@ def settle(
     """
     with database.write() as connection:
         locked = audit.hold(database, connection, command.appointment_id)
+        reach(Point.OUTCOME_OPEN)
         move = settle_locked(connection, locked, command, attempt, source=source, read_after=read_after)
         if move is None:
             _note_late(connection, locked, command, attempt, source=source)
+    reach(Point.OUTCOME_COMMITTED)
     _log_ended(command, attempt, late=move is None)
     return move
 

@@ -48,7 +48,7 @@ ACTOR: Final = "user:demo"
 _RECOVERY_SECONDS: Final = 10.0
 """The first read after a lost answer is due after 2 s; the rest is for a slow machine."""
 
-_SQL: Final = "SELECT appointment_id, event, to_status, reason_code FROM lifecycle_audit_events ORDER BY seq"
+_SQL: Final = "SELECT appointment_id, event, to_status, outcome FROM lifecycle_audit_events"
 
 
 def tell(path: Path) -> None:
@@ -213,7 +213,7 @@ def _title(text: str, about: str) -> None:
 
 def _code(text: str) -> None:
     for line in text.splitlines():
-        _print(Text(f"  {line}", style="cyan"))
+        _print(Text(f"  {line}", style="cyan"), is_whole=True)
 
 
 def _good(text: str) -> None:
@@ -224,6 +224,6 @@ def _say(text: str) -> None:
     _print(Text(text))
 
 
-def _print(item: Padding | Text) -> None:
-    click.echo(tables.rendered(item), nl=False)
+def _print(item: Padding | Text, *, is_whole: bool = False) -> None:
+    click.echo(tables.rendered(item, is_whole=is_whole), nl=False)
     sys.stdout.flush()

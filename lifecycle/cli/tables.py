@@ -58,11 +58,11 @@ def sheet(values: Mapping[str, object]) -> str:
     return rendered(table)
 
 
-def rendered(item: RenderableType) -> str:
-    """Render for stdout as it is now, a terminal or not, without trailing blanks."""
+def rendered(item: RenderableType, *, is_whole: bool = False) -> str:
+    """Render for stdout as it is now, a terminal or not, without trailing blanks. `is_whole`: wrap no line."""
     console = _console()
     with console.capture() as captured:
-        console.print(item)
+        console.print(item, soft_wrap=is_whole)
     lines = captured.get().splitlines()
     return "".join(f"{line.rstrip()}\n" for line in lines if line.strip())
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from requests import PreparedRequest
 from requests.structures import CaseInsensitiveDict
 
+from lifecycle.points import Point, reach
 from lifecycle.zocdoc import answers, errors, retries, timing, tokens
 from lifecycle.zocdoc.outcomes import NotSent, Outcome, Reason, Unknown
 from lifecycle.zocdoc.transport import NoAnswer
@@ -102,6 +103,7 @@ class Caller:
         if budget.claim_expired():
             raise NoAnswer(Reason.CLAIM_EXPIRED, sent=False)
         bearer = self._tokens.current(budget)
+        reach(Point.TOKEN_FETCHED)
         answer = self._send(call, bearer, budget)
         if answer.http_status != _UNAUTHORIZED:
             return answer

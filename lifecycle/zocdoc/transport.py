@@ -16,6 +16,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3 import exceptions as urllib3_errors
 from urllib3.util.ssl_ import create_urllib3_context
 
+from lifecycle.points import Point, reach
 from lifecycle.zocdoc import wire
 from lifecycle.zocdoc.outcomes import Reason
 
@@ -116,6 +117,7 @@ class Transport:
         try:
             if not flight.sent:  # every NotSent rests on this mark: an HTTP library that bypasses it is not usable
                 raise RuntimeError("a request left without being marked as sent")
+            reach(Point.ANSWER_UNREAD)
             body, fault = _read(response.raw)
         finally:
             response.close()

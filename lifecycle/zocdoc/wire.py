@@ -20,6 +20,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
+from lifecycle.points import Point, reach
 from lifecycle.zocdoc.outcomes import Reason
 from lifecycle.zocdoc.timing import clock
 
@@ -120,6 +121,7 @@ class _TimedReader(io.RawIOBase):
         self._allowed -= count or 0
         if self._allowed < 0:
             raise TooMuch
+        reach(Point.ANSWER_ARRIVING)
         return count
 
     def close(self) -> None:
@@ -168,6 +170,7 @@ class _Watched(HTTPConnection):
         super().endheaders(message_body, encode_chunked=encode_chunked)
 
     def getresponse(self) -> Any:  # noqa: ANN401  urllib3's response, whose import would be circular
+        reach(Point.REQUEST_SENT)
         response = super().getresponse()
         self._last_used = clock()
         return response
