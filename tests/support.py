@@ -99,7 +99,7 @@ def story(events: Sequence[AuditEvent]) -> list[tuple[Any, ...]]:
 
 
 def assert_history(lifecycle: Lifecycle, appointment_id: str, expected: list[tuple[Any, ...]]) -> None:
-    """The whole trail after the tracking is exactly this: event, command, from, to, outcome, reason."""
+    """Check that the whole trail after the tracking is this: event, command, from, to, outcome, reason."""
     first, *rest = lifecycle.history(appointment_id)
     assert first.event == "appointment_tracked"
     assert story(rest) == expected
@@ -224,7 +224,7 @@ timing = Timing(send_window=2.0, lease_margin=0.5, settle=0.05, spacing=(0.05, 0
 def program(body: str, url: str, server: Server, *arguments: str) -> subprocess.Popen[str]:
     """Start another Python process that uses the package on this database and this stand-in."""
     places = (url, server.base_url, server.token_url, server.audience)
-    return subprocess.Popen(
+    return subprocess.Popen(  # noqa: S603 # our own program
         [sys.executable, "-W", "error", "-c", PROGRAM + body, *places, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

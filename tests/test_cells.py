@@ -9,7 +9,7 @@ import pytest
 
 from lifecycle import TransitionRefused
 from tests import support
-from tests.support import ACTOR, ALLOWED, COMMANDS, OPERATIONS, STATUSES
+from tests.support import ACTOR, ALLOWED, COMMANDS, STATUSES
 
 if TYPE_CHECKING:
     from lifecycle import Lifecycle

@@ -92,10 +92,11 @@ def test_history_is_complete(environ: dict[str, str | None]) -> None:
 
 
 def test_explain_tells_each_check(server: Server, environ: dict[str, str | None]) -> None:
-    """The names of this command line are understood; without a credential a note tells why that check fails."""
+    """The names of this command line are understood; without a credential a note tells that it was not judged."""
     alone = invoke("explain", "b-1", "no-show", "--format", "json", **environ)
     codes = {row["check"]: row["code"] for row in json.loads(alone.stdout)}
     assert codes["no_show_window"] == "no_show_before_start"
+    assert codes["credential"] is None
     assert "Note: without the settings of Zocdoc" in alone.stderr
     full = settings_for(server, environ["LIFECYCLE_DATABASE_URL"] or "")
     assert invoke("explain", GUIDE, "confirm", **full).stderr == "confirm would pass\n"

@@ -257,7 +257,7 @@ def test_what_is_not_applied_is_raised_stored_and_counted(
             assert support.posts(sandbox, appointment_id) == row.posts
     sandbox.faults.clear()
     ended: Any = caught.value
-    assert type(ended) is RAISES[row.state]
+    assert type(caught.value) is RAISES[row.state]
     assert (ended.appointment_id, ended.command) == (appointment_id, "confirm")
     assert (ended.reason_code, ended.http_status) == (row.reason, row.http_status)
     assert (ended.zocdoc_request_id is not None) == row.request_id

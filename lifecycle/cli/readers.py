@@ -64,8 +64,8 @@ def explain(appointment_id: str, command: str, *, start_time: str | None, form: 
     output.many(answers, kind="Explanation", form=form)
     failed = [answer.code for answer in answers if answer.required and answer.code is not None]
     words.say(f"{command} would be refused: {', '.join(failed)}" if failed else f"{command} would pass")
-    if not opening.has_zocdoc() and "credential_not_allowed" in failed:
-        words.say("Note: without the settings of Zocdoc there is no credential that could be allowed")
+    if not opening.has_zocdoc():
+        words.say("Note: without the settings of Zocdoc there is no credential to judge")
 
 
 @click.command()
