@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         EnvironmentMismatch,
         InvalidArgument,
         LifecycleError,
+        NothingToResolve,
         NotSent,
         OutcomeUnknown,
         ReadFailed,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         TransitionRefused,
     )
     from lifecycle.guards import Explanation
+    from lifecycle.operators import Attention, Resolution
     from lifecycle.outcomes import Done
     from lifecycle.records import Appointment, AuditEvent
     from lifecycle.recovery import Recovered, Recovery
@@ -47,6 +49,7 @@ _HOMES = {
         "EnvironmentMismatch",
         "InvalidArgument",
         "LifecycleError",
+        "NothingToResolve",
         "NotSent",
         "OutcomeUnknown",
         "ReadFailed",
@@ -55,6 +58,7 @@ _HOMES = {
         "TransitionRefused",
     ),
     "lifecycle.guards": ("Explanation",),
+    "lifecycle.operators": ("Attention", "Resolution"),
     "lifecycle.outcomes": ("Done",),
     "lifecycle.records": ("Appointment", "AuditEvent"),
     "lifecycle.recovery": ("Recovered", "Recovery"),
@@ -66,6 +70,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "Appointment",
     "AppointmentNotFound",
+    "Attention",
     "AuditEvent",
     "CancellationReason",
     "Command",
@@ -81,11 +86,13 @@ __all__ = [
     "Lifecycle",
     "LifecycleError",
     "NotSent",
+    "NothingToResolve",
     "OutcomeUnknown",
     "ReadFailed",
     "Recovered",
     "Recovery",
     "RequestKeyReused",
+    "Resolution",
     "SchemaMismatch",
     "Status",
     "Timing",

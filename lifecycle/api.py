@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-from lifecycle import chart, commands, explaining, observations, records, recovery, wishes
+from lifecycle import chart, commands, explaining, observations, operators, records, recovery, wishes
 from lifecycle.database import Database
 from lifecycle.resources import Clients, Resources, Timing
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from lifecycle.guards import Explanation
+    from lifecycle.operators import Attention
     from lifecycle.outcomes import Done
     from lifecycle.records import Appointment, AuditEvent
     from lifecycle.recovery import Recovery
@@ -135,6 +136,20 @@ class Lifecycle:
         Looks at what is due now; with `wait`, goes on for so many seconds for what becomes due.
         """
         return recovery.recover(self._resources, wait=wait)
+
+    def attention(self) -> list[Attention]:
+        """List the commands whose outcome reading could not settle, with the evidence. Database only."""
+        return operators.attention(self._resources.database)
+
+    def resolve(self, command_id: str, *, resolution: str, reason_code: str, actor: str) -> Done | None:
+        """Settle a command that needs attention: `applied`, `rejected`, or `retry` (reads, checks, sends once more).
+
+        `reason_code` is a code, not text: `seen_in_portal`. Gives `Done` for a retry that was applied; raises
+        `NothingToResolve`, `InvalidArgument`, and for a retry whatever a command raises.
+        """
+        return operators.resolve(
+            self._resources, command_id, resolution=resolution, reason_code=reason_code, actor=actor
+        )
 
     def _run(
         self,

@@ -45,6 +45,8 @@ class Event(StrEnum):
     OUTCOME_LOST = "outcome_lost"  # sending -> uncertain
     OUTCOME_CHECKED = "outcome_checked"  # a read after a lost answer that did not settle it
     ATTENTION_NEEDED = "attention_needed"  # uncertain -> needs_attention
+    COMMAND_RESOLVED = "command_resolved"  # needs_attention -> applied, rejected: an operator looked
+    COMMAND_RETRIED = "command_retried"  # needs_attention -> sending: an operator wants it sent again
     LATE_ANSWER_RECEIVED = "late_answer_received"  # an answer for a command that was settled without it
 
 

@@ -6,23 +6,22 @@ whatever happens in between, the database knows that something may have happened
 
 from __future__ import annotations
 
-import contextlib
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, assert_never
+from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
 from lifecycle import (
-    attempts,
     audit,
-    chart,
     errors,
     guards,
     models,
     observations,
     outcomes,
+    refusals,
+    sending,
     settlement,
     wishes,
     zocdoc,
@@ -30,18 +29,13 @@ from lifecycle import (
 from lifecycle.outcomes import Done
 from lifecycle.pending import TARGET_STATUS, Pending
 from lifecycle.points import Point, reach
+from lifecycle.sending import Claim
 
 if TYPE_CHECKING:
     from lifecycle.resources import Resources
     from lifecycle.wishes import Wish
 
 State = models.CommandState
-
-INTERRUPTED: Final = "interrupted"
-"""The process was asked to stop while the call was in the air."""
-
-NOT_RECORDED: Final = "not_recorded"
-"""The call ended, but the database could not be written; recovery will find out by reading."""
 
 
 def run(resources: Resources, wish: Wish) -> Done:
@@ -54,21 +48,12 @@ def run(resources: Resources, wish: Wish) -> Done:
     client = resources.clients.default
     if client is None:
         raise errors.ConfigurationError(problem="no Zocdoc client was given; pass zocdoc=ZocdocClient(...)")
-    resolved, is_read, raced = False, False, False
+    resolved, is_read = False, False
     while True:
-        claimed_at = zocdoc.clock()
         reach(Point.BEFORE_INTENT)
-        try:
-            step = _claim(resources, wish, client, resolved=resolved, is_read=is_read)
-        except sa.exc.IntegrityError:
-            # Another command took the same request key in this moment; the next look finds it.
-            if raced or wish.request_key is None:
-                raise
-            raced = True
-            continue
-        match step:
+        match _claim_or_find(resources, wish, client, resolved=resolved, is_read=is_read):
             case Claim() as claim:
-                return _carry_out(resources, claim, client, wish.source, claimed_at)
+                return sending.carry_out(resources, claim, client, source=wish.source)
             case Done() as done:
                 return done
             case _WantsClient(identity):
@@ -78,12 +63,23 @@ def run(resources: Resources, wish: Wish) -> Done:
                 is_read = True
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A committed intent: this process may send it, until its lease runs out."""
-
-    command: Pending
-    advice: tuple[str, ...]
+def _claim_or_find(
+    resources: Resources, wish: Wish, client: zocdoc.ZocdocClient, *, resolved: bool, is_read: bool
+) -> Claim | Done | _WantsClient | _WantsReading:
+    command_id, claimed_at = str(uuid.uuid4()), zocdoc.clock()
+    try:
+        return _claim(resources, wish, client, command_id, claimed_at, resolved=resolved, is_read=is_read)
+    except errors.DatabaseUnavailable:
+        # The reply to COMMIT may be what was lost; then the intent is there, and this process holds its lease.
+        found = sending.find_claim(resources, command_id, claimed_at)
+        if found is None:
+            raise
+        return found
+    except sa.exc.IntegrityError:
+        if wish.request_key is None:
+            raise
+    # Another command took the same request key in this moment; a second look finds it.
+    return _claim(resources, wish, client, command_id, claimed_at, resolved=resolved, is_read=is_read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +95,14 @@ class _WantsReading:
 
 
 def _claim(
-    resources: Resources, wish: Wish, client: zocdoc.ZocdocClient, *, resolved: bool, is_read: bool
+    resources: Resources,
+    wish: Wish,
+    client: zocdoc.ZocdocClient,
+    command_id: str,
+    claimed_at: float,
+    *,
+    resolved: bool,
+    is_read: bool,
 ) -> Claim | Done | _WantsClient | _WantsReading:
     """Open transaction 1: lock the row, decide, and record the intent or the refusal."""
     database = resources.database
@@ -110,30 +113,24 @@ def _claim(
         digest = outcomes.digest_of(wish, resources.digest_key(connection, environment=client.environment))
         if first := outcomes.first(connection, wish, digest):
             return first
-        if client.identity != locked.row["booked_with"] and not resolved:
+        fits = client.identity == locked.row["booked_with"]
+        if not fits and not resolved:
             return _WantsClient(locked.row["booked_with"])
-        if locked.row["in_doubt"] and locked.active_state is None and not is_read:
+        if fits and locked.row["in_doubt"] and locked.active_state is None and not is_read:
             return _WantsReading()
         decision = guards.decide(wishes.situation(locked, wish, credential=client.identity))
         if not decision.reasons:
             lease = timedelta(seconds=resources.timing.lease(client.deadline))
-            command = _accept(connection, locked, wish, digest=digest, lease=lease, advice=decision.advice)
-            return Claim(command, decision.advice)
-        _record_refusal(connection, locked, wish, decision.reasons)
-    raise _refusal(locked, wish, decision.reasons)
+            command = _pending(locked, wish, command_id)
+            _accept(connection, locked, command, wish, digest=digest, lease=lease, advice=decision.advice)
+            return Claim(command, claimed_at, decision.advice)
+        refusals.record(connection, locked, wish, decision.reasons)
+    raise refusals.error(locked, wish, decision.reasons)
 
 
-def _accept(
-    connection: sa.Connection,
-    locked: audit.Locked,
-    wish: Wish,
-    *,
-    digest: str | None,
-    lease: timedelta,
-    advice: tuple[str, ...],
-) -> Pending:
-    command = Pending(
-        command_id=str(uuid.uuid4()),
+def _pending(locked: audit.Locked, wish: Wish, command_id: str) -> Pending:
+    return Pending(
+        command_id=command_id,
         appointment_id=wish.appointment_id,
         command=wish.command,
         payload=wish.payload,
@@ -145,6 +142,18 @@ def _accept(
         target_status=TARGET_STATUS.get(wish.command),
         target_start_time=wish.requested_start,
     )
+
+
+def _accept(
+    connection: sa.Connection,
+    locked: audit.Locked,
+    command: Pending,
+    wish: Wish,
+    *,
+    digest: str | None,
+    lease: timedelta,
+    advice: tuple[str, ...],
+) -> None:
     row = {name: getattr(command, name) for name in Pending.__slots__}
     connection.execute(
         _INSERT,
@@ -166,106 +175,6 @@ def _accept(
     details = {"advice": list(advice)} if advice else {}
     entry = settlement.entry_for(command, audit.Event.COMMAND_ACCEPTED, wish.source, details=details)
     audit.record(connection, locked, entry)
-    return command
-
-
-def _carry_out(resources: Resources, claim: Claim, client: zocdoc.ZocdocClient, source: str, claimed_at: float) -> Done:
-    """Call Zocdoc, then open transaction 2."""
-    command = claim.command
-    reach(Point.INTENT_COMMITTED)
-    try:
-        attempt = attempts.make(client, command, send_before=claimed_at + resources.timing.send_window)
-    except BaseException:
-        # Ctrl-C, or a defect: the request may have left, so the appointment must not look untouched.
-        lost = attempts.Attempt(outcome=zocdoc.Unknown(INTERRUPTED))
-        _settle(resources, command, lost, source)
-        raise
-    reach(Point.ANSWER_CLASSIFIED)
-    settled = _settle(resources, command, attempt, source)
-    if settled is None:
-        return _settled_by_others(resources, client, command, source)
-    return _end(command, attempt, settled, claim.advice)
-
-
-def _settle(resources: Resources, command: Pending, attempt: attempts.Attempt, source: str) -> chart.Move | None:
-    read_after = timedelta(seconds=resources.timing.settle)
-    try:
-        return settlement.settle(resources.database, command, attempt, source=source, read_after=read_after)
-    except errors.DatabaseUnavailable as error:
-        raise errors.OutcomeUnknown(
-            **_facts(command, attempt.outcome), reason_code=NOT_RECORDED, state=State.SENDING
-        ) from error
-
-
-def _end(command: Pending, attempt: attempts.Attempt, move: chart.Move, advice: tuple[str, ...]) -> Done:
-    outcome = attempt.outcome
-    match outcome:
-        case zocdoc.Applied():
-            return Done(
-                appointment_id=command.appointment_id,
-                command=str(command.command),
-                command_id=command.command_id,
-                from_status=move.from_status,
-                to_status=move.to_status,
-                conforming=move.conforming,
-                zocdoc_request_id=outcome.request_id,
-                reason_code=attempt.note,
-                advice=advice,
-            )
-        case zocdoc.Rejected():
-            facts = _facts(command, outcome)
-            raise errors.CommandRejected(**facts, reason_code=outcome.reason_code, fields=outcome.fields)
-        case zocdoc.NotSent():
-            raise errors.NotSent(**_facts(command, outcome), reason_code=outcome.reason_code)
-        case zocdoc.Unknown():
-            raise errors.OutcomeUnknown(**_facts(command, outcome), reason_code=outcome.reason_code)
-        case _:
-            assert_never(outcome)
-
-
-def _facts(command: Pending, outcome: zocdoc.Outcome) -> dict[str, Any]:
-    return {
-        "appointment_id": command.appointment_id,
-        "command": str(command.command),
-        "command_id": command.command_id,
-        "http_status": outcome.http_status,
-        "zocdoc_request_id": outcome.request_id,
-    }
-
-
-def _settled_by_others(resources: Resources, client: zocdoc.ZocdocClient, command: Pending, source: str) -> Done:
-    """Follow Zocdoc once more after a late answer, then give the outcome that the others recorded."""
-    with contextlib.suppress(errors.ReadFailed, errors.AppointmentNotFound):
-        observations.follow(resources, client, command.appointment_id, actor=command.actor, source=source)
-    with resources.database.read() as connection:
-        return outcomes.of_command(connection, command.command_id)
-
-
-def _record_refusal(connection: sa.Connection, locked: audit.Locked, wish: Wish, reasons: tuple[str, ...]) -> None:
-    entry = audit.Entry(
-        event=audit.Event.COMMAND_REFUSED,
-        actor=wish.actor,
-        source=wish.source,
-        command=wish.command,
-        outcome="refused",
-        reason_code=reasons[0],
-        details={"reasons": list(reasons)},
-    )
-    audit.record(connection, locked, entry)
-
-
-def _refusal(locked: audit.Locked, wish: Wish, reasons: tuple[str, ...]) -> errors.TransitionRefused:
-    facts: dict[str, Any] = {
-        "appointment_id": wish.appointment_id,
-        "command": str(wish.command),
-        "status": locked.status,
-        "reasons": reasons,
-    }
-    if locked.active_state is None or locked.active_command_id is None:
-        return errors.TransitionRefused(**facts)
-    return errors.CommandInProgress(
-        **facts, active_command_id=locked.active_command_id, active_state=locked.active_state
-    )
 
 
 _INSERT: Final = sa.insert(models.commands)

@@ -187,6 +187,19 @@ class RequestKeyReused(LifecycleError):
 
 
 @dataclass(eq=False, kw_only=True)
+class NothingToResolve(LifecycleError, LookupError):
+    """The command is not one that needs attention: unknown, still active, or ended. `state` is None if unknown."""
+
+    command_id: str
+    state: str | None
+
+    def __str__(self) -> str:
+        if self.state is None:
+            return f"there is no command {self.command_id}; `attention` lists those that need a human"
+        return f"command {self.command_id} is {self.state}; only one that needs attention can be resolved"
+
+
+@dataclass(eq=False, kw_only=True)
 class ReadFailed(LifecycleError):
     """The appointment could not be read from Zocdoc; nothing was changed."""
 

@@ -34,7 +34,7 @@ class CommandState(StrEnum):
     REFUSED = "refused"
     WITHDRAWN = "withdrawn"
     EXPIRED = "expired"
-    NEEDS_ATTENTION = "needs_attention"
+    NEEDS_ATTENTION = "needs_attention"  # -> applied | rejected | sending, by an operator
 
 
 ACTIVE_STATES: Final = (CommandState.QUEUED, CommandState.SENDING, CommandState.UNCERTAIN)
@@ -133,6 +133,7 @@ appointments = sa.Table(
 
 _ACTIVE = sa.text(f"state IN ({', '.join(repr(str(state)) for state in ACTIVE_STATES)})")
 _DUE = sa.text("run_at IS NOT NULL")
+_ATTENTION = sa.text("state IN ('needs_attention')")
 _KEYED = sa.text("request_key IS NOT NULL AND state <> 'not_sent'")
 
 commands = sa.Table(
@@ -217,6 +218,7 @@ commands = sa.Table(
     ),
     sa.Index("ix_lifecycle_commands_due", "run_at", sqlite_where=_DUE, postgresql_where=_DUE),
     sa.Index(None, "appointment_id", "created_at"),
+    sa.Index("ix_lifecycle_commands_attention", "ended_at", sqlite_where=_ATTENTION, postgresql_where=_ATTENTION),
     comment="One row for each accepted command, written before anything is sent",
 )
 

@@ -29,7 +29,8 @@ class Timing:
     recording the answer. `settle`: before the first read after a lost answer, because the request may still be on its
     way. `spacing`: between further reads; an effect that the last one does not show is taken not to have happened
     (30 s in all, beyond the time-outs of usual gateways). `read_backoff`: before reading again when a read failed,
-    times the number of failures. `failed_reads`: how many may fail before a human is asked.
+    times the number of failures. `failed_reads`: how many may fail before a human is asked. `record_again`: before each
+    further try to record an outcome that the database did not take, because only this process knows it.
     """
 
     send_window: float = 15.0
@@ -38,6 +39,7 @@ class Timing:
     spacing: tuple[float, ...] = (8.0, 20.0)
     read_backoff: float = 5.0
     failed_reads: int = 8
+    record_again: tuple[float, ...] = (0.2, 1.0, 3.0)
 
     def lease(self, deadline: float) -> float:
         """Tell how long a claim is held: the call and a read after it each end within `deadline` seconds."""

@@ -44,6 +44,15 @@ def settle(
     return move
 
 
+def is_recorded(database: Database, command: Pending, attempt: Attempt) -> bool:
+    """Tell whether this very outcome is in the database already: its COMMIT was carried out, the reply was lost."""
+    outcome = attempt.outcome
+    with database.read() as connection:
+        row = connection.execute(_RECORDED, {"id": command.command_id}).one()
+    expected = (command.attempt, _STATES[type(outcome)], outcome.request_id, outcome.http_status)
+    return tuple(row) == expected
+
+
 def settle_locked(
     connection: sa.Connection,
     locked: audit.Locked,
@@ -150,7 +159,7 @@ def _record(
         case _:
             assert_never(outcome)
     entry = entry_for(command, event, source, reason_code=outcome.reason_code, details=details, **facts)
-    return audit.record(connection, locked, entry, **_doubt(connection, locked, uncertain=event == "outcome_lost"))
+    return audit.record(connection, locked, entry, **doubt_left(connection, locked, uncertain=event == "outcome_lost"))
 
 
 def _record_applied(
@@ -164,7 +173,7 @@ def _record_applied(
     facts: dict[str, Any],
 ) -> audit.Locked:
     # Our own command has moved Zocdoc's modification time to a value that the answer does not tell.
-    changes: dict[str, Any] = {"remote_last_modified": None, **_doubt(connection, locked, uncertain=False)}
+    changes: dict[str, Any] = {"remote_last_modified": None, **doubt_left(connection, locked, uncertain=False)}
     details: dict[str, Any] = {}
     event = audit.Event.COMMAND_APPLIED
     if command.command is chart.Command.MARK_ARRIVED:
@@ -208,7 +217,7 @@ def _note_late(
     audit.record(connection, locked, entry)
 
 
-def _doubt(connection: sa.Connection, locked: audit.Locked, *, uncertain: bool) -> dict[str, bool]:
+def doubt_left(connection: sa.Connection, locked: audit.Locked, *, uncertain: bool) -> dict[str, bool]:
     """Tell the new value of `in_doubt`, if it may change: another command may still need attention."""
     if uncertain:
         return {"in_doubt": True}
@@ -243,8 +252,12 @@ def _while(*states: models.CommandState) -> sa.Update:
 
 WHILE_SENDING: Final = _while(State.SENDING)
 WHILE_UNCERTAIN: Final = _while(State.UNCERTAIN)
+WHILE_NEEDING_ATTENTION: Final = _while(State.NEEDS_ATTENTION)
 WHILE_UNSETTLED: Final = _while(State.SENDING, State.UNCERTAIN)
 _STATE: Final = sa.select(_commands.c.state).where(_commands.c.command_id == sa.bindparam("id"))
+_RECORDED: Final = sa.select(
+    _commands.c.attempt, _commands.c.state, _commands.c.zocdoc_request_id, _commands.c.http_status
+).where(_commands.c.command_id == sa.bindparam("id"))
 _UNATTENDED: Final = (
     sa.select(sa.func.count())
     .select_from(_commands)

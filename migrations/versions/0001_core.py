@@ -326,6 +326,14 @@ def upgrade() -> None:
         unique=False,
     )
     op.create_index(
+        "ix_lifecycle_commands_attention",
+        "lifecycle_commands",
+        ["ended_at"],
+        unique=False,
+        sqlite_where=sa.text("state IN ('needs_attention')"),
+        postgresql_where=sa.text("state IN ('needs_attention')"),
+    )
+    op.create_index(
         "ix_lifecycle_commands_due",
         "lifecycle_commands",
         ["run_at"],

@@ -1,0 +1,249 @@
+"""What needs a human, and what the human decides. Every decision is in the trail, with a reason code."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+
+from lifecycle import (
+    audit,
+    chart,
+    errors,
+    guards,
+    models,
+    observations,
+    refusals,
+    sending,
+    settlement,
+    wishes,
+    zocdoc,
+)
+from lifecycle.pending import Pending
+from lifecycle.resources import check_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from lifecycle.database import Database
+    from lifecycle.outcomes import Done
+    from lifecycle.resources import Resources
+
+SOURCE: Final = "operator"
+
+State = models.CommandState
+
+
+class Resolution(StrEnum):
+    """What an operator found out, or wants."""
+
+    APPLIED = "applied"
+    REJECTED = "rejected"
+    RETRY = "retry"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attention:
+    """A command that reading could not settle, with the evidence. Instants are UTC.
+
+    `baseline_*` is what the appointment was like before the command, `target_*` what would show that it was applied
+    (None: nothing would), `remote_*` what was last read about it (None: nothing could be read), `status` what the
+    appointment is now.
+    """
+
+    command_id: str
+    appointment_id: str
+    command: str
+    actor: str
+    reason_code: str
+    since: datetime
+    created_at: datetime
+    zocdoc_request_id: str | None
+    http_status: int | None
+    status: str
+    baseline_status: str
+    baseline_start_time: datetime
+    target_status: str | None
+    target_start_time: datetime | None
+    remote_status: str | None
+    remote_start_time: str | None
+
+
+def attention(database: Database) -> list[Attention]:
+    """List the commands that need a human, oldest first. Database only."""
+    with database.read() as connection:
+        rows = connection.execute(_ATTENTION).mappings().all()
+    return [_attention(row) for row in rows]
+
+
+def resolve(resources: Resources, command_id: str, *, resolution: str, reason_code: str, actor: str) -> Done | None:
+    """Settle a command that needs attention as an operator says; the decision and its reason code are in the trail.
+
+    `applied`: it had happened; the appointment follows, unless something else has changed it since. `rejected`: it had
+    not. `retry`: read the appointment, run the checks again, and send the command once more (a cancel without its free
+    text, which is gone); gives what `commands.run` gives and raises what it raises. The two others call nobody.
+
+    Raises `NothingToResolve`, `InvalidArgument`; a retry also `TransitionRefused`, `CommandInProgress`, `ReadFailed`.
+    """
+    check_name("actor", actor)
+    if not isinstance(reason_code, str) or not _REASON_CODE.fullmatch(reason_code):
+        problem = "a code of lower-case letters, digits and _ is needed, such as seen_in_portal; no free text"
+        raise errors.InvalidArgument(argument="reason_code", problem=problem)
+    if resolution not in set(Resolution):
+        raise errors.InvalidArgument(argument="resolution", problem=f"use one of {', '.join(Resolution)}")
+    row = _find(resources.database, command_id)
+    if resolution == Resolution.RETRY:
+        return _retry(resources, row, reason_code=reason_code, actor=actor)
+    _close(resources.database, Pending.of(row), State(resolution), reason_code=reason_code, actor=actor)
+    return None
+
+
+def _attention(row: Mapping[Any, Any]) -> Attention:
+    remote = row["details"].get("remote", {})
+    values = {name: row[name] for name in Attention.__slots__ if not name.startswith("remote_")}
+    return Attention(**values, remote_status=remote.get("status"), remote_start_time=remote.get("start_time"))
+
+
+def _find(database: Database, command_id: str) -> Mapping[Any, Any]:
+    with database.read() as connection:
+        row = connection.execute(_COMMAND, {"id": command_id}).mappings().one_or_none()
+    if row is None or row["state"] != State.NEEDS_ATTENTION:
+        raise errors.NothingToResolve(command_id=command_id, state=None if row is None else row["state"])
+    return dict(row)
+
+
+def _close(database: Database, command: Pending, state: models.CommandState, *, reason_code: str, actor: str) -> None:
+    with database.write() as connection:
+        locked = audit.hold(database, connection, command.appointment_id)
+        values = {"state": state, "outcome": str(state), "reason_code": reason_code, "ended_at": locked.now}
+        if not settlement.change(connection, locked, command, values, settlement.WHILE_NEEDING_ATTENTION):
+            raise errors.NothingToResolve(command_id=command.command_id, state=str(State.SENDING))
+        changes: dict[str, Any] = settlement.doubt_left(connection, locked, uncertain=False)
+        to_status, conforming = locked.status, True
+        if state is State.APPLIED and _is_untouched(locked, command):
+            to_status = command.target_status or locked.status
+            conforming = chart.move(status=locked.status, event=command.command, answer=to_status).conforming
+            changes |= _effects(locked, command)
+        entry = audit.Entry(
+            event=audit.Event.COMMAND_RESOLVED,
+            actor=actor,
+            source=SOURCE,
+            command=command.command,
+            command_id=command.command_id,
+            to_status=to_status,
+            conforming=conforming,
+            outcome=str(state),
+            reason_code=reason_code,
+        )
+        audit.record(connection, locked, entry, **changes)
+
+
+def _is_untouched(locked: audit.Locked, command: Pending) -> bool:
+    """Tell whether the appointment is still as it was before the command: then the operator's word moves it."""
+    before = (command.baseline_status, command.baseline_start_time)
+    return (locked.status, locked.row["start_time"]) == before
+
+
+def _effects(locked: audit.Locked, command: Pending) -> dict[str, Any]:
+    if command.command is chart.Command.MARK_ARRIVED:
+        return {"arrived_at": locked.now}
+    if command.command is chart.Command.RESCHEDULE:
+        return observations.start_columns(guards.parse_start(command.payload["start_time"]))
+    return {}
+
+
+def _retry(resources: Resources, row: Mapping[Any, Any], *, reason_code: str, actor: str) -> Done:
+    client = resources.clients.of(row["booked_with"])
+    if client is None:
+        raise errors.CredentialNotAllowed(appointment_id=row["appointment_id"], booked_with=row["booked_with"])
+    observations.follow(resources, client, row["appointment_id"], actor=actor, source=SOURCE)
+    claimed_at = zocdoc.clock()
+    wish = wishes.Wish(
+        appointment_id=row["appointment_id"],
+        command=chart.Command(row["command"]),
+        actor=row["actor"],
+        source=SOURCE,
+        payload=row["payload"],
+    )
+    with resources.database.write() as connection:
+        locked = audit.hold(resources.database, connection, wish.appointment_id)
+        decision = guards.decide(wishes.situation(locked, wish, credential=client.identity))
+        if decision.reasons:
+            refusals.record(connection, locked, wish, decision.reasons, actor=actor)
+        else:
+            lease = locked.now + timedelta(seconds=resources.timing.lease(client.deadline))
+            command = _claim_again(connection, locked, Pending.of(row), lease, reason_code=reason_code, actor=actor)
+    if decision.reasons:
+        raise refusals.error(locked, wish, decision.reasons)
+    return sending.carry_out(resources, sending.Claim(command, claimed_at, decision.advice), client, source=SOURCE)
+
+
+def _claim_again(
+    connection: sa.Connection,
+    locked: audit.Locked,
+    command: Pending,
+    lease: datetime,
+    *,
+    reason_code: str,
+    actor: str,
+) -> Pending:
+    again = replace(
+        command,
+        attempt=command.attempt + 1,
+        baseline_status=locked.status,
+        baseline_start_time=locked.row["start_time"],
+        baseline_last_modified=locked.row["remote_last_modified"],
+    )
+    baseline = {name: getattr(again, name) for name in Pending.__slots__ if name.startswith("baseline_")}
+    values = {
+        **baseline,
+        "attempt": again.attempt,
+        "state": State.SENDING,
+        "lease_until": lease,
+        "run_at": lease,
+        "unchanged_reads": 0,
+        "failed_reads": 0,
+        "ended_at": None,
+    }
+    if not settlement.change(connection, locked, command, values, settlement.WHILE_NEEDING_ATTENTION):
+        raise errors.NothingToResolve(command_id=command.command_id, state=str(State.SENDING))
+    entry = audit.Entry(
+        event=audit.Event.COMMAND_RETRIED,
+        actor=actor,
+        source=SOURCE,
+        command=command.command,
+        command_id=command.command_id,
+        reason_code=reason_code,
+        details={"attempt": again.attempt},
+    )
+    audit.record(connection, locked, entry, **settlement.doubt_left(connection, locked, uncertain=False))
+    return again
+
+
+_REASON_CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+_commands, _events, _appointments = models.commands, models.audit_events, models.appointments
+_COMMAND: Final = (
+    sa.select(_commands, _appointments.c.booked_with)
+    .join_from(_commands, _appointments)
+    .where(_commands.c.command_id == sa.bindparam("id"))
+)
+_newest = _events.alias("newest")
+_IS_EVIDENCE: Final = _events.c.seq == (
+    sa.select(sa.func.max(_newest.c.seq))
+    .where(_newest.c.command_id == _commands.c.command_id, _newest.c.event == str(audit.Event.ATTENTION_NEEDED))
+    .correlate(_commands)
+    .scalar_subquery()
+)
+_ATTENTION: Final = (
+    sa.select(_commands, _appointments.c.status, _events.c.details, _commands.c.ended_at.label("since"))
+    .join_from(_commands, _appointments)
+    .join(_events, _IS_EVIDENCE)
+    .where(models.state_in(State.NEEDS_ATTENTION))
+    .order_by(_commands.c.ended_at)
+)

@@ -1,0 +1,43 @@
+"""A command that a check refused: its event in the trail, and its error."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lifecycle import audit, errors
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from lifecycle.wishes import Wish
+
+
+def record(
+    connection: sa.Connection, locked: audit.Locked, wish: Wish, reasons: tuple[str, ...], *, actor: str | None = None
+) -> None:
+    """Append the refusal to the trail; `actor` is who asked, if not the one whose wish it was."""
+    entry = audit.Entry(
+        event=audit.Event.COMMAND_REFUSED,
+        actor=actor or wish.actor,
+        source=wish.source,
+        command=wish.command,
+        outcome="refused",
+        reason_code=reasons[0],
+        details={"reasons": list(reasons)},
+    )
+    audit.record(connection, locked, entry)
+
+
+def error(locked: audit.Locked, wish: Wish, reasons: tuple[str, ...]) -> errors.TransitionRefused:
+    """Make the error of a refusal: `CommandInProgress` when another command is active."""
+    facts: dict[str, Any] = {
+        "appointment_id": wish.appointment_id,
+        "command": str(wish.command),
+        "status": locked.status,
+        "reasons": reasons,
+    }
+    if locked.active_state is None or locked.active_command_id is None:
+        return errors.TransitionRefused(**facts)
+    return errors.CommandInProgress(
+        **facts, active_command_id=locked.active_command_id, active_state=locked.active_state
+    )

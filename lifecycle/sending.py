@@ -1,0 +1,133 @@
+"""Carrying a claimed command out: the call, then the second transaction, whatever happens to either."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, assert_never
+
+import sqlalchemy as sa
+
+from lifecycle import attempts, errors, models, observations, outcomes, settlement, zocdoc
+from lifecycle.outcomes import Done
+from lifecycle.pending import Pending
+from lifecycle.points import Point, reach
+
+if TYPE_CHECKING:
+    from lifecycle import chart
+    from lifecycle.resources import Resources
+
+State = models.CommandState
+
+INTERRUPTED: Final = "interrupted"
+"""The process was asked to stop while the call was in the air."""
+
+NOT_RECORDED: Final = "not_recorded"
+"""The call ended, but the database could not be written; recovery will find out by reading."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A committed intent: this process may send it, until its lease runs out.
+
+    `claimed_at` is a moment of `zocdoc.clock()` before the intent was written.
+    """
+
+    command: Pending
+    claimed_at: float
+    advice: tuple[str, ...] = ()
+
+
+def carry_out(resources: Resources, claim: Claim, client: zocdoc.ZocdocClient, *, source: str) -> Done:
+    """Call Zocdoc, then open transaction 2. Raises `CommandRejected`, `NotSent`, `OutcomeUnknown`."""
+    command = claim.command
+    reach(Point.INTENT_COMMITTED)
+    try:
+        attempt = attempts.make(client, command, send_before=claim.claimed_at + resources.timing.send_window)
+    except BaseException:
+        # Ctrl-C, or a defect: the request may have left, so the appointment must not look untouched.
+        with contextlib.suppress(errors.LifecycleError):
+            _settle(resources, command, attempts.Attempt(outcome=zocdoc.Unknown(INTERRUPTED)), source)
+        raise
+    reach(Point.ANSWER_CLASSIFIED)
+    move = _settle(resources, command, attempt, source)
+    if move is None:
+        return _settled_already(resources, client, command, source)
+    return _end(command, attempt, move, claim.advice)
+
+
+def find_claim(resources: Resources, command_id: str, claimed_at: float) -> Claim | None:
+    """Look for an intent whose COMMIT was not answered; None if it is not there or cannot be seen."""
+    with contextlib.suppress(errors.DatabaseUnavailable), resources.database.read() as connection:
+        row = connection.execute(_SENDING, {"id": command_id}).mappings().one_or_none()
+        return None if row is None else Claim(Pending.of(row), claimed_at)
+    return None
+
+
+def _settle(resources: Resources, command: Pending, attempt: attempts.Attempt, source: str) -> chart.Move | None:
+    """Record the outcome; again after a pause if the database fails, since only this process knows it."""
+    read_after = timedelta(seconds=resources.timing.settle)
+    try:
+        return settlement.settle(resources.database, command, attempt, source=source, read_after=read_after)
+    except errors.DatabaseUnavailable as error:
+        failure = error
+    for pause in resources.timing.record_again:
+        time.sleep(pause)
+        with contextlib.suppress(errors.DatabaseUnavailable):
+            # The reply to COMMIT may be what was lost.
+            if settlement.is_recorded(resources.database, command, attempt):
+                return None
+            return settlement.settle(resources.database, command, attempt, source=source, read_after=read_after)
+    facts = _facts(command, attempt.outcome)
+    raise errors.OutcomeUnknown(**facts, reason_code=NOT_RECORDED, state=State.SENDING) from failure
+
+
+def _end(command: Pending, attempt: attempts.Attempt, move: chart.Move, advice: tuple[str, ...]) -> Done:
+    outcome = attempt.outcome
+    match outcome:
+        case zocdoc.Applied():
+            return Done(
+                appointment_id=command.appointment_id,
+                command=str(command.command),
+                command_id=command.command_id,
+                from_status=move.from_status,
+                to_status=move.to_status,
+                conforming=move.conforming,
+                zocdoc_request_id=outcome.request_id,
+                reason_code=attempt.note,
+                advice=advice,
+            )
+        case zocdoc.Rejected():
+            facts = _facts(command, outcome)
+            raise errors.CommandRejected(**facts, reason_code=outcome.reason_code, fields=outcome.fields)
+        case zocdoc.NotSent():
+            raise errors.NotSent(**_facts(command, outcome), reason_code=outcome.reason_code)
+        case zocdoc.Unknown():
+            raise errors.OutcomeUnknown(**_facts(command, outcome), reason_code=outcome.reason_code)
+        case _:
+            assert_never(outcome)
+
+
+def _facts(command: Pending, outcome: zocdoc.Outcome) -> dict[str, Any]:
+    return {
+        "appointment_id": command.appointment_id,
+        "command": str(command.command),
+        "command_id": command.command_id,
+        "http_status": outcome.http_status,
+        "zocdoc_request_id": outcome.request_id,
+    }
+
+
+def _settled_already(resources: Resources, client: zocdoc.ZocdocClient, command: Pending, source: str) -> Done:
+    """Follow Zocdoc once more after a late answer, then give the outcome that is recorded."""
+    with contextlib.suppress(errors.ReadFailed, errors.AppointmentNotFound):
+        observations.follow(resources, client, command.appointment_id, actor=command.actor, source=source)
+    with resources.database.read() as connection:
+        return outcomes.of_command(connection, command.command_id)
+
+
+_SENDING: Final = sa.select(models.commands).where(
+    models.commands.c.command_id == sa.bindparam("id"), models.state_in(State.SENDING)
+)
