@@ -121,26 +121,6 @@ def no_show(appointment_id: str, **asked: Unpack[Asked]) -> None:
     _print(done, asked["form"])
 
 
-@click.command()
-@click.option(
-    "--wait",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    show_envvar=True,
-    metavar="SECONDS",
-    help="Go on for so long for what becomes due later.",
-)
-@options.form
-@options.database_url
-def recover(*, wait: int, form: Form, database_url: str) -> None:
-    """Settle commands whose answer was lost, by reading from Zocdoc; sends nothing."""
-    with opening.opened(database_url) as lifecycle:
-        recovery = lifecycle.recover(wait=wait)
-    output.many(recovery.settled, kind="Recovered", form=form)
-    words.say(words.recovered(recovery))
-
-
 @contextmanager
 def _acting(database_url: str, *, start_time: str | None = None) -> Iterator[Lifecycle]:
     """Open the library for one command, and put to its errors what the reader needs to know beside them."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from lifecycle import errors, settings
-from lifecycle.cli import commands, database, demo, readers, sandbox, words
+from lifecycle.cli import commands, database, demo, operators, readers, sandbox, words
 
 FAILURE: Final = 1
 USAGE: Final = 2
@@ -28,6 +28,7 @@ _EXIT_CODES: Final[dict[type[Exception], int]] = {
     errors.CredentialNotAllowed: REFUSED,
     errors.RequestKeyReused: REFUSED,
     errors.AppointmentNotFound: NOT_FOUND,
+    errors.NothingToResolve: NOT_FOUND,
     errors.NotSent: REMOTE,
     errors.OutcomeUnknown: REMOTE,
     errors.ReadFailed: REMOTE,
@@ -110,7 +111,9 @@ for command in (
     commands.reschedule,
     commands.arrived,
     commands.no_show,
-    commands.recover,
+    operators.recover,
+    operators.attention,
+    operators.resolve,
     readers.show,
     readers.list_,
     readers.history,

@@ -108,12 +108,27 @@ def _status_then(event: Any) -> str:  # noqa: ANN401 # an audit event; naming it
     return str(event.to_status) if event.conforming else f"{event.to_status} (not conforming)"
 
 
+def _last_read(attention: Any) -> str:  # noqa: ANN401 # as above
+    if attention.remote_status is None:
+        return "nothing could be read"
+    return f"{attention.remote_status}, {attention.remote_start_time[:16]}Z"
+
+
 COLUMNS: Final[Mapping[str, tuple[Column, ...]]] = {
     "Appointment": (
         Column("appointment", lambda it: it.appointment_id, whole=True),
         Column("status", lambda it: f"{it.status} (in doubt)" if it.in_doubt else it.status, narrow=18),
         Column("start", lambda it: it.start_time.isoformat(" ", "minutes"), narrow=11),
         Column("booked with", lambda it: it.booked_with),
+    ),
+    "Attention": (
+        Column("command", lambda it: it.command_id, whole=True),
+        Column("wish", lambda it: f"{it.command} of {it.appointment_id}", narrow=36),
+        Column("why", lambda it: it.reason_code, narrow=16),
+        Column("since", lambda it: it.since, narrow=10),
+        Column("before", lambda it: f"{it.baseline_status}, {it.baseline_start_time:%Y-%m-%dT%H:%MZ}", narrow=18),
+        Column("wanted", lambda it: it.target_status or it.target_start_time, narrow=18),
+        Column("read", _last_read, narrow=18),
     ),
     "AuditEvent": (
         Column("#", lambda it: it.appointment_seq, whole=True),
