@@ -130,13 +130,14 @@ def begin(connection: sa.Connection, values: Mapping[Any, Any], entry: Entry, *,
         **values,
         "status_known": status in chart.STATUSES,
         "version": 1,
+        "observed_version": 1,
         "in_doubt": False,
         "observed_at": now,
         "tracked_at": now,
         "updated_at": now,
     }
     insert = _INSERT_POSTGRES if connection.dialect.name == "postgresql" else _INSERT_SQLITE
-    if connection.execute(insert, row).rowcount == 0:
+    if connection.execute(insert, row, execution_options={"preserve_rowcount": True}).rowcount == 0:
         return None
     event = _event(appointment_id, None, replace(entry, to_status=status), seq=1, prev_hash=GENESIS, now=now)
     connection.execute(_APPEND, event)
@@ -161,10 +162,9 @@ def record(connection: sa.Connection, locked: Locked, entry: Entry, **changes: A
 
 def seen(connection: sa.Connection, locked: Locked, *, last_modified: datetime | None) -> None:
     """Note that Zocdoc was read and nothing had changed. No event: nothing happened."""
-    values = {"observed_at": locked.now, "remote_last_modified": last_modified}
-    connection.execute(
-        _UPDATE, {**values, "of_appointment": locked.appointment_id, "of_version": locked.row["version"]}
-    )
+    version = locked.row["version"]
+    values = {"observed_at": locked.now, "observed_version": version, "remote_last_modified": last_modified}
+    connection.execute(_UPDATE, {**values, "of_appointment": locked.appointment_id, "of_version": version})
 
 
 def digest(event: Mapping[Any, Any]) -> str:

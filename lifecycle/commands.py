@@ -27,7 +27,7 @@ from lifecycle import (
     zocdoc,
 )
 from lifecycle.outcomes import Done
-from lifecycle.pending import TARGET_STATUS, Pending
+from lifecycle.pending import TARGET_STATUS, Pending, baseline
 from lifecycle.points import Point, reach
 from lifecycle.sending import Claim
 
@@ -46,32 +46,32 @@ def run(resources: Resources, wish: Wish) -> Done:
     could not be), `DatabaseUnavailable`.
     """
     client = resources.clients.default
-    if client is None:
+    if client is None and resources.clients.resolve is None:
         raise errors.ConfigurationError(problem="no Zocdoc client was given; pass zocdoc=ZocdocClient(...)")
     resolved, is_read = False, False
     while True:
         reach(Point.BEFORE_INTENT)
         match _claim_or_find(resources, wish, client, resolved=resolved, is_read=is_read):
             case Claim() as claim:
-                return sending.carry_out(resources, claim, client, source=wish.source)
+                return sending.carry_out(resources, claim, source=wish.source)
             case Done() as done:
                 return done
             case _WantsClient(identity):
                 client, resolved = resources.clients.of(identity) or client, True
-            case _WantsReading():
-                observations.follow(resources, client, wish.appointment_id, actor=wish.actor, source=wish.source)
+            case _WantsReading(fitting):
+                observations.follow(resources, fitting, wish.appointment_id, actor=wish.actor, source=wish.source)
                 is_read = True
 
 
 def _claim_or_find(
-    resources: Resources, wish: Wish, client: zocdoc.ZocdocClient, *, resolved: bool, is_read: bool
+    resources: Resources, wish: Wish, client: zocdoc.ZocdocClient | None, *, resolved: bool, is_read: bool
 ) -> Claim | Done | _WantsClient | _WantsReading:
     command_id, claimed_at = str(uuid.uuid4()), zocdoc.clock()
     try:
         return _claim(resources, wish, client, command_id, claimed_at, resolved=resolved, is_read=is_read)
     except errors.DatabaseUnavailable:
         # The reply to COMMIT may be what was lost; then the intent is there, and this process holds its lease.
-        found = sending.find_claim(resources, command_id, claimed_at)
+        found = None if client is None else sending.find_claim(resources, command_id, client, claimed_at)
         if found is None:
             raise
         return found
@@ -93,11 +93,13 @@ class _WantsClient:
 class _WantsReading:
     """An earlier command needs attention: what is known of the appointment may be wrong, so read it first."""
 
+    client: zocdoc.ZocdocClient
+
 
 def _claim(
     resources: Resources,
     wish: Wish,
-    client: zocdoc.ZocdocClient,
+    client: zocdoc.ZocdocClient | None,
     command_id: str,
     claimed_at: float,
     *,
@@ -110,20 +112,22 @@ def _claim(
         locked = audit.lock(database, connection, wish.appointment_id)
         if locked is None:
             raise errors.AppointmentNotFound(appointment_id=wish.appointment_id)
-        digest = outcomes.digest_of(wish, resources.digest_key(connection, environment=client.environment))
+        environment = None if client is None else client.environment
+        digest = outcomes.digest_of(wish, resources.digest_key(connection, environment=environment))
         if first := outcomes.first(connection, wish, digest):
             return first
-        fits = client.identity == locked.row["booked_with"]
-        if not fits and not resolved:
-            return _WantsClient(locked.row["booked_with"])
-        if fits and locked.row["in_doubt"] and locked.active_state is None and not is_read:
-            return _WantsReading()
-        decision = guards.decide(wishes.situation(locked, wish, credential=client.identity))
-        if not decision.reasons:
+        credential = None if client is None else client.identity
+        if credential != locked.row["booked_with"]:
+            if not resolved:
+                return _WantsClient(locked.row["booked_with"])
+        elif client and locked.row["in_doubt"] and locked.active_state is None and not is_read:
+            return _WantsReading(client)
+        decision = guards.decide(wishes.situation(locked, wish, credential=credential))
+        if client and not decision.reasons:
             lease = timedelta(seconds=resources.timing.lease(client.deadline))
             command = _pending(locked, wish, command_id)
             _accept(connection, locked, command, wish, digest=digest, lease=lease, advice=decision.advice)
-            return Claim(command, claimed_at, decision.advice)
+            return Claim(command, client, claimed_at, decision.advice)
         refusals.record(connection, locked, wish, decision.reasons)
     raise refusals.error(locked, wish, decision.reasons)
 
@@ -136,9 +140,7 @@ def _pending(locked: audit.Locked, wish: Wish, command_id: str) -> Pending:
         payload=wish.payload,
         actor=wish.actor,
         attempt=1,
-        baseline_status=locked.status,
-        baseline_start_time=locked.row["start_time"],
-        baseline_last_modified=locked.row["remote_last_modified"],
+        **baseline(locked.row),
         target_status=TARGET_STATUS.get(wish.command),
         target_start_time=wish.requested_start,
     )

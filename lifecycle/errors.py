@@ -7,7 +7,7 @@ support accepts, is part of the text whenever Zocdoc gave one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(eq=False, kw_only=True)
@@ -16,7 +16,8 @@ class LifecycleError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Rebuild from the attributes: exceptions with keyword-only facts do not pickle by themselves."""
-        return _rebuild, (type(self), dict(vars(self)))
+        facts = {fact.name: getattr(self, fact.name) for fact in fields(self)}
+        return _rebuild, (type(self), facts), dict(vars(self))
 
 
 def _rebuild(kind: type[LifecycleError], facts: dict[str, object]) -> LifecycleError:

@@ -138,8 +138,8 @@ def no_show_in_window(situation: Situation) -> str | None:
 
 def start_has_offset(situation: Situation) -> str | None:
     """Judge the wanted start: local times are ambiguous, so an offset is required."""
-    aware = situation.requested_start is not None and situation.requested_start.utcoffset() is not None
-    return None if aware else "start_time_without_offset"
+    start = situation.requested_start
+    return None if start is None or start.utcoffset() is not None else "start_time_without_offset"
 
 
 def no_active_command(situation: Situation) -> str | None:
@@ -230,6 +230,6 @@ ADVICE: Final = (
 )
 
 _DATE_TIME: Final = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}:[0-9]{2})?"
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])?"
 )
 _NOT_A_START: Final = "not an ISO 8601 date and time such as 2026-12-01T09:00:00-05:00"

@@ -114,7 +114,13 @@ appointments = sa.Table(
     sa.Column(
         "remote_last_modified",
         UtcDateTime,
-        comment="Zocdoc's last_modified_time_utc when last read; NULL: not told, or moved by our own command",
+        comment="Zocdoc's newest last_modified_time_utc that was read; NULL: not told",
+    ),
+    sa.Column(
+        "observed_version",
+        sa.Integer,
+        nullable=False,
+        comment="The version at which Zocdoc was last read; below version: a command of ours has changed it since",
     ),
     sa.Column("observed_at", UtcDateTime, nullable=False, comment="When Zocdoc was last read for this row"),
     sa.Column("tracked_at", UtcDateTime, nullable=False, comment="When the row was made"),

@@ -98,7 +98,7 @@ def apply(
     changes = differences(locked, remote)
     status_moved = remote.appointment_status != locked.status
     if not changes and not status_moved:
-        audit.seen(connection, locked, last_modified=remote.last_modified_time_utc)
+        audit.seen(connection, locked, last_modified=_newest(locked, remote))
         return locked
     moved = status_moved or "start_time" in changes
     entry = audit.Entry(
@@ -121,8 +121,17 @@ def differences(locked: audit.Locked, remote: zocdoc.AppointmentData) -> dict[st
 
 
 def observed(locked: audit.Locked, remote: zocdoc.AppointmentData) -> dict[str, Any]:
-    """Give the columns that say when and how Zocdoc was last read."""
-    return {"observed_at": locked.now, "remote_last_modified": remote.last_modified_time_utc}
+    """Give the columns that say when and how Zocdoc was last read, for the row's next version."""
+    return {
+        "observed_at": locked.now,
+        "observed_version": locked.row["version"] + 1,
+        "remote_last_modified": _newest(locked, remote),
+    }
+
+
+def _newest(locked: audit.Locked, remote: zocdoc.AppointmentData) -> datetime | None:
+    """Keep the newest modification time that was ever told: a report without one tells nothing about it."""
+    return remote.last_modified_time_utc or locked.row["remote_last_modified"]
 
 
 def start_columns(start: datetime) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from lifecycle import (
     wishes,
     zocdoc,
 )
-from lifecycle.pending import Pending
+from lifecycle.pending import Pending, baseline
 from lifecycle.resources import check_name
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def _retry(resources: Resources, row: Mapping[Any, Any], *, reason_code: str, ac
             command = _claim_again(connection, locked, Pending.of(row), lease, reason_code=reason_code, actor=actor)
     if decision.reasons:
         raise refusals.error(locked, wish, decision.reasons)
-    return sending.carry_out(resources, sending.Claim(command, claimed_at, decision.advice), client, source=SOURCE)
+    return sending.carry_out(resources, sending.Claim(command, client, claimed_at, decision.advice), source=SOURCE)
 
 
 def _claim_again(
@@ -195,13 +195,10 @@ def _claim_again(
     again = replace(
         command,
         attempt=command.attempt + 1,
-        baseline_status=locked.status,
-        baseline_start_time=locked.row["start_time"],
-        baseline_last_modified=locked.row["remote_last_modified"],
+        **baseline(locked.row),
     )
-    baseline = {name: getattr(again, name) for name in Pending.__slots__ if name.startswith("baseline_")}
     values = {
-        **baseline,
+        **baseline(locked.row),
         "attempt": again.attempt,
         "state": State.SENDING,
         "lease_until": lease,

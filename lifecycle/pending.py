@@ -45,6 +45,19 @@ class Pending:
         return cls(**{**values, "command": chart.Command(row["command"])})
 
 
+def baseline(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Give the `baseline_*` of a command from its appointment's row.
+
+    Zocdoc's modification time is part of it only if nothing of ours has changed the appointment since it was read.
+    """
+    is_current = row["observed_version"] == row["version"]
+    return {
+        "baseline_status": row["status"],
+        "baseline_start_time": row["start_time"],
+        "baseline_last_modified": row["remote_last_modified"] if is_current else None,
+    }
+
+
 class Finding(StrEnum):
     """What a read of the appointment says about a command whose answer was lost."""
 

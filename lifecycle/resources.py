@@ -90,12 +90,16 @@ class Resources:
         connection.execute(insert(models.installation).values(values).on_conflict_do_nothing())
         _check_environment(connection.execute(_INSTALLATION).one().zocdoc_environment, environment)
 
-    def digest_key(self, connection: sa.Connection, *, environment: str) -> bytes:
-        """Give the key for digests of a database that was stamped. Raises `EnvironmentMismatch`."""
+    def digest_key(self, connection: sa.Connection, *, environment: str | None) -> bytes:
+        """Give the key for digests of a database that was stamped. Raises `EnvironmentMismatch`.
+
+        `environment` is the client's, None while there is none.
+        """
         if not self._installation:
             # Kept only once it was read in a transaction that did not write it: that one may still be rolled back.
             self._installation.update(connection.execute(_INSTALLATION).mappings().one())
-        _check_environment(self._installation["zocdoc_environment"], environment)
+        if environment is not None:
+            _check_environment(self._installation["zocdoc_environment"], environment)
         return bytes.fromhex(self._installation["digest_key"])
 
 

@@ -36,13 +36,14 @@ class Claim:
     """
 
     command: Pending
+    client: zocdoc.ZocdocClient
     claimed_at: float
     advice: tuple[str, ...] = ()
 
 
-def carry_out(resources: Resources, claim: Claim, client: zocdoc.ZocdocClient, *, source: str) -> Done:
+def carry_out(resources: Resources, claim: Claim, *, source: str) -> Done:
     """Call Zocdoc, then open transaction 2. Raises `CommandRejected`, `NotSent`, `OutcomeUnknown`."""
-    command = claim.command
+    command, client = claim.command, claim.client
     reach(Point.INTENT_COMMITTED)
     try:
         attempt = attempts.make(client, command, send_before=claim.claimed_at + resources.timing.send_window)
@@ -58,11 +59,11 @@ def carry_out(resources: Resources, claim: Claim, client: zocdoc.ZocdocClient, *
     return _end(command, attempt, move, claim.advice)
 
 
-def find_claim(resources: Resources, command_id: str, claimed_at: float) -> Claim | None:
+def find_claim(resources: Resources, command_id: str, client: zocdoc.ZocdocClient, claimed_at: float) -> Claim | None:
     """Look for an intent whose COMMIT was not answered; None if it is not there or cannot be seen."""
     with contextlib.suppress(errors.DatabaseUnavailable), resources.database.read() as connection:
         row = connection.execute(_SENDING, {"id": command_id}).mappings().one_or_none()
-        return None if row is None else Claim(Pending.of(row), claimed_at)
+        return None if row is None else Claim(Pending.of(row), client, claimed_at)
     return None
 
 

@@ -172,8 +172,7 @@ def _record_applied(
     source: str,
     facts: dict[str, Any],
 ) -> audit.Locked:
-    # Our own command has moved Zocdoc's modification time to a value that the answer does not tell.
-    changes: dict[str, Any] = {"remote_last_modified": None, **doubt_left(connection, locked, uncertain=False)}
+    changes: dict[str, Any] = {"in_doubt": False, **doubt_left(connection, locked, uncertain=False)}
     details: dict[str, Any] = {}
     event = audit.Event.COMMAND_APPLIED
     if command.command is chart.Command.MARK_ARRIVED:
