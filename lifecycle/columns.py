@@ -25,7 +25,7 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
         """Store UTC."""
         if value is None:
             return None
-        return value.astimezone(UTC) if dialect.name == "postgresql" else utc_text(value)
+        return utc(value) if dialect.name == "postgresql" else utc_text(value)
 
     def process_result_value(self, value: datetime | str | None, dialect: sa.Dialect) -> datetime | None:
         """Give an aware UTC datetime back."""
@@ -35,12 +35,17 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
         return datetime.fromisoformat(value) if isinstance(value, str) else value.astimezone(UTC)
 
 
-def utc_text(value: datetime) -> str:
-    """Write an aware instant as UTC text of one fixed width. Raises `ValueError` for a naive one."""
+def utc(value: datetime) -> datetime:
+    """Give an aware instant in UTC. Raises `ValueError` for a naive one."""
     if value.utcoffset() is None:
         msg = "a datetime without an offset cannot be stored"
         raise ValueError(msg)
-    return value.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
+    return value.astimezone(UTC)
+
+
+def utc_text(value: datetime) -> str:
+    """Write an aware instant as UTC text of one fixed width. Raises `ValueError` for a naive one."""
+    return utc(value).isoformat(timespec="microseconds")[:26] + "Z"
 
 
 Json: Final = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")

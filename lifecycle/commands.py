@@ -69,17 +69,17 @@ def _claim_or_find(
     command_id, claimed_at = str(uuid.uuid4()), zocdoc.clock()
     try:
         return _claim(resources, wish, client, command_id, claimed_at, resolved=resolved, is_read=is_read)
+    except errors.ConstraintViolated:
+        if wish.request_key is None:
+            raise
+        # Another command took the same request key in this moment; a second look finds it.
+        return _claim(resources, wish, client, command_id, claimed_at, resolved=resolved, is_read=is_read)
     except errors.DatabaseUnavailable:
         # The reply to COMMIT may be what was lost; then the intent is there, and this process holds its lease.
         found = None if client is None else sending.find_claim(resources, command_id, client, claimed_at)
         if found is None:
             raise
         return found
-    except sa.exc.IntegrityError:
-        if wish.request_key is None:
-            raise
-    # Another command took the same request key in this moment; a second look finds it.
-    return _claim(resources, wish, client, command_id, claimed_at, resolved=resolved, is_read=is_read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def _claim(
         if locked is None:
             raise errors.AppointmentNotFound(appointment_id=wish.appointment_id)
         environment = None if client is None else client.environment
-        digest = outcomes.digest_of(wish, resources.digest_key(connection, environment=environment))
+        digest = outcomes.digest_of(wish, resources.check_environment(connection, environment=environment))
         if first := outcomes.first(connection, wish, digest):
             return first
         credential = None if client is None else client.identity

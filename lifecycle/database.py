@@ -6,6 +6,7 @@ Every failure of the database itself surfaces as `DatabaseUnavailable`, without 
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -30,6 +31,8 @@ _POSTGRES_OPTIONS: Final = "-c lock_timeout=10s -c idle_in_transaction_session_t
 """A process that stops inside a transaction must not hold the row of an appointment for ever."""
 
 _SYNCHRONOUS_FULL: Final = 2
+
+_LOGGING_NAME: Final = "lifecycle"
 
 
 def _utc_now() -> datetime:
@@ -145,8 +148,8 @@ def _create_engine(target: str | sa.URL) -> sa.Engine:
         return sa.create_engine(
             url,
             pool_pre_ping=True,
-            hide_parameters=True,
             connect_args={"options": _POSTGRES_OPTIONS, "connect_timeout": 10},
+            **_quiet(),
         )
     except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as error:
         problem = "the database URL cannot be read; use sqlite:///file.db or postgresql://user@host/name"
@@ -157,13 +160,19 @@ def _create_engine(target: str | sa.URL) -> sa.Engine:
 
 
 def _create_sqlite_engine(url: sa.URL) -> sa.Engine:
-    if url.database in {None, "", ":memory:"}:
-        raise errors.ConfigurationError(
-            problem="an SQLite database in memory keeps nothing; name a file: sqlite:///file.db"
-        )
-    engine = sa.create_engine(url, hide_parameters=True, connect_args={"timeout": _BUSY_SECONDS})
+    name = url.database or ":memory:"
+    if ":memory:" in name or url.query.get("mode") == "memory":
+        problem = "an SQLite database in memory keeps nothing; name a file: sqlite:///file.db"
+        raise errors.ConfigurationError(problem=problem)
+    engine = sa.create_engine(url, connect_args={"timeout": _BUSY_SECONDS}, **_quiet())
     sa.event.listen(engine, "connect", _prepare_sqlite)
     return engine
+
+
+def _quiet() -> dict[str, Any]:
+    """Keep patient data out of SQLAlchemy's own logs: no parameters, and no rows, which it logs at DEBUG."""
+    logging.getLogger(f"sqlalchemy.engine.Engine.{_LOGGING_NAME}").setLevel(logging.INFO)
+    return {"hide_parameters": True, "logging_name": _LOGGING_NAME}
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
@@ -181,34 +190,44 @@ def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -
 
 
 def _begin_immediate(connection: sa.Connection) -> None:
+    connection.begin()
     driver: Any = connection.connection.driver_connection
     if driver.in_transaction:
-        # A host engine that begins transactions by itself: a write without effect takes the write lock just as well.
-        connection.exec_driver_sql(f"DELETE FROM {models.VERSION_TABLE} WHERE 0")  # noqa: S608 # a constant
-    else:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        # A host engine that begins by itself. Nothing was done yet, so its transaction can give way to a writer's.
+        connection.exec_driver_sql("ROLLBACK")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 @contextmanager
 def _translated() -> Iterator[None]:
+    """Turn failures of the database into our errors.
+
+    The original is dropped, not chained: its text may quote the row that was to be written.
+    """
+    failure: errors.DatabaseUnavailable
     try:
         yield
-    except sa.exc.IntegrityError:
-        raise
+    except sa.exc.IntegrityError as error:
+        failure = errors.ConstraintViolated(problem=_problem(error))
     except sa.exc.DBAPIError as error:
-        raise errors.DatabaseUnavailable(problem=_problem(error)) from error
-    except sa.exc.TimeoutError as error:
-        raise errors.DatabaseUnavailable(problem="no connection became free in time; enlarge the pool") from error
+        failure = errors.DatabaseUnavailable(problem=_problem(error))
+    except sa.exc.TimeoutError:
+        failure = errors.DatabaseUnavailable(problem="no connection became free in time; enlarge the pool")
+    else:
+        return
+    raise failure
 
 
 def _problem(error: sa.exc.DBAPIError) -> str:
-    """Name the failure in one line of our own words; a driver's text may quote values."""
+    """Name the failure in one line of our own words."""
     original = error.orig
     if isinstance(original, sqlite3.Error):
         code = getattr(original, "sqlite_errorname", "SQLITE_ERROR")
-        return f"{code}; {_SQLITE_REMEDIES.get(code.split('_IOERR')[0], 'check the file, its folder and the disk')}"
+        return f"{code}; {_SQLITE_REMEDIES.get(code, 'check the file, its folder and the disk')}"
     state = getattr(original, "sqlstate", None)
-    return f"PostgreSQL error {state}" if state else "PostgreSQL cannot be reached; check the URL and the server"
+    if state is None:
+        return "PostgreSQL cannot be reached; check the URL and the server"
+    return f"PostgreSQL error {state} ({type(original).__name__})"
 
 
 _SQLITE_REMEDIES: Final = {

@@ -228,6 +228,11 @@ class DatabaseUnavailable(LifecycleError):
 
 
 @dataclass(eq=False, kw_only=True)
+class ConstraintViolated(DatabaseUnavailable):
+    """The database refused a row that contradicts its rules; the transaction was rolled back."""
+
+
+@dataclass(eq=False, kw_only=True)
 class SchemaMismatch(LifecycleError):
     """The database's schema is not the one that this version of lifecycle works with."""
 

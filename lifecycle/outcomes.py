@@ -109,7 +109,7 @@ def _recorded_done(connection: sa.Connection, row: Mapping[Any, Any]) -> Done:
         command=row["command"],
         command_id=row["command_id"],
         from_status=event["from_status"],
-        to_status=event["to_status"],
+        to_status=event["details"].get("answered", event["to_status"]),
         conforming=event["conforming"],
         zocdoc_request_id=row["zocdoc_request_id"],
         reason_code=row["reason_code"],
@@ -131,5 +131,12 @@ def _event_of(*names: audit.Event) -> sa.Select[Any]:
 
 
 _ACCEPTANCE: Final = _event_of(audit.Event.COMMAND_ACCEPTED)
-_APPLICATION: Final = _event_of(audit.Event.COMMAND_APPLIED, audit.Event.ARRIVAL_MARKED)
-_REJECTION: Final = _event_of(audit.Event.COMMAND_REJECTED)
+_APPLICATION: Final = _event_of(
+    audit.Event.COMMAND_APPLIED,
+    audit.Event.ARRIVAL_MARKED,
+    audit.Event.COMMAND_RESOLVED,
+    audit.Event.LATE_ANSWER_RECEIVED,
+)
+_REJECTION: Final = _event_of(
+    audit.Event.COMMAND_REJECTED, audit.Event.COMMAND_RESOLVED, audit.Event.LATE_ANSWER_RECEIVED
+)

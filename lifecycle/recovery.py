@@ -96,7 +96,7 @@ def _look(resources: Resources, row: Mapping[Any, Any]) -> Recovered | None:
     if client is None and row["booked_with"] == chart.MACHINE:
         # This process acts for a user only; the machine's commands wait for one that has the machine's credential.
         return None
-    if not _claim(resources, row, client.deadline if client else 0.0):
+    if not _claim(resources, row, client):
         return None
     reach(Point.READ_CLAIMED)
     if client is None:
@@ -125,9 +125,11 @@ def _conclude(
             return _give_up(resources, command, UNTELLABLE if same else UNEXPLAINED, reading)
 
 
-def _claim(resources: Resources, row: Mapping[Any, Any], deadline: float) -> bool:
+def _claim(resources: Resources, row: Mapping[Any, Any], client: zocdoc.ZocdocClient | None) -> bool:
     """Take a due read for this process, so that reads stay spaced however many processes recover."""
+    deadline = 0.0 if client is None else client.deadline
     with resources.database.write() as connection:
+        resources.check_environment(connection, environment=None if client is None else client.environment)
         now = resources.database.now(connection)
         lease = now + timedelta(seconds=deadline + resources.timing.lease_margin)
         claimed = sa.update(_commands).where(

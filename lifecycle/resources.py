@@ -90,10 +90,10 @@ class Resources:
         connection.execute(insert(models.installation).values(values).on_conflict_do_nothing())
         _check_environment(connection.execute(_INSTALLATION).one().zocdoc_environment, environment)
 
-    def digest_key(self, connection: sa.Connection, *, environment: str | None) -> bytes:
-        """Give the key for digests of a database that was stamped. Raises `EnvironmentMismatch`.
+    def check_environment(self, connection: sa.Connection, *, environment: str | None) -> bytes:
+        """Refuse a client of another environment than the stamped one; give the key for digests.
 
-        `environment` is the client's, None while there is none.
+        `environment` is the client's, None while there is none. Raises `EnvironmentMismatch`.
         """
         if not self._installation:
             # Kept only once it was read in a transaction that did not write it: that one may still be rolled back.

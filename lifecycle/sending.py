@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import sqlalchemy as sa
 
-from lifecycle import attempts, errors, models, observations, outcomes, settlement, zocdoc
+from lifecycle import attempts, errors, models, observations, outcomes, recording, zocdoc
 from lifecycle.outcomes import Done
 from lifecycle.pending import Pending
 from lifecycle.points import Point, reach
@@ -55,7 +55,7 @@ def carry_out(resources: Resources, claim: Claim, *, source: str) -> Done:
     reach(Point.ANSWER_CLASSIFIED)
     move = _settle(resources, command, attempt, source)
     if move is None:
-        return _settled_already(resources, client, command, source)
+        return _settled_already(resources, client, command, attempt, source)
     return _end(command, attempt, move, claim.advice)
 
 
@@ -71,16 +71,16 @@ def _settle(resources: Resources, command: Pending, attempt: attempts.Attempt, s
     """Record the outcome; again after a pause if the database fails, since only this process knows it."""
     read_after = timedelta(seconds=resources.timing.settle)
     try:
-        return settlement.settle(resources.database, command, attempt, source=source, read_after=read_after)
+        return recording.settle(resources.database, command, attempt, source=source, read_after=read_after)
     except errors.DatabaseUnavailable as error:
         failure = error
     for pause in resources.timing.record_again:
         time.sleep(pause)
         with contextlib.suppress(errors.DatabaseUnavailable):
             # The reply to COMMIT may be what was lost.
-            if settlement.is_recorded(resources.database, command, attempt):
+            if recording.is_recorded(resources.database, command, attempt):
                 return None
-            return settlement.settle(resources.database, command, attempt, source=source, read_after=read_after)
+            return recording.settle(resources.database, command, attempt, source=source, read_after=read_after)
     facts = _facts(command, attempt.outcome)
     raise errors.OutcomeUnknown(**facts, reason_code=NOT_RECORDED, state=State.SENDING) from failure
 
@@ -121,12 +121,21 @@ def _facts(command: Pending, outcome: zocdoc.Outcome) -> dict[str, Any]:
     }
 
 
-def _settled_already(resources: Resources, client: zocdoc.ZocdocClient, command: Pending, source: str) -> Done:
+def _settled_already(
+    resources: Resources, client: zocdoc.ZocdocClient, command: Pending, attempt: attempts.Attempt, source: str
+) -> Done:
     """Follow Zocdoc once more after a late answer, then give the outcome that is recorded."""
     with contextlib.suppress(errors.ReadFailed, errors.AppointmentNotFound):
         observations.follow(resources, client, command.appointment_id, actor=command.actor, source=source)
-    with resources.database.read() as connection:
-        return outcomes.of_command(connection, command.command_id)
+    try:
+        with resources.database.read() as connection:
+            return outcomes.of_command(connection, command.command_id)
+    except errors.NotSent:
+        if not isinstance(attempt.outcome, zocdoc.Applied):
+            raise
+    # Its key has gone to another command meanwhile, yet this one had an effect: that is not "safe to call again".
+    facts = _facts(command, attempt.outcome)
+    raise errors.OutcomeUnknown(**facts, reason_code=recording.ANSWERED_LATE, state=State.NOT_SENT)
 
 
 _SENDING: Final = sa.select(models.commands).where(

@@ -13,44 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 import sqlalchemy as sa
 
 from lifecycle import audit, chart, columns, guards, models, observations, pending, zocdoc
-from lifecycle.points import Point, reach
 
 if TYPE_CHECKING:
     from lifecycle.attempts import Attempt
-    from lifecycle.database import Database
     from lifecycle.pending import Pending
 
 State = models.CommandState
 
 _log = logging.getLogger(__name__)
-
-
-def settle(
-    database: Database, command: Pending, attempt: Attempt, *, source: str, read_after: timedelta
-) -> chart.Move | None:
-    """Record how a command ended and give the move it made; opens one transaction.
-
-    `read_after` is the pause before the first read of an outcome that is unknown. None: the command was settled by
-    somebody else meanwhile, and the answer was only noted in the trail.
-    """
-    with database.write() as connection:
-        locked = audit.hold(database, connection, command.appointment_id)
-        reach(Point.OUTCOME_OPEN)
-        move = settle_locked(connection, locked, command, attempt, source=source, read_after=read_after)
-        if move is None:
-            _note_late(connection, locked, command, attempt, source=source)
-    reach(Point.OUTCOME_COMMITTED)
-    _log_ended(command, attempt, late=move is None)
-    return move
-
-
-def is_recorded(database: Database, command: Pending, attempt: Attempt) -> bool:
-    """Tell whether this very outcome is in the database already: its COMMIT was carried out, the reply was lost."""
-    outcome = attempt.outcome
-    with database.read() as connection:
-        row = connection.execute(_RECORDED, {"id": command.command_id}).one()
-    expected = (command.attempt, _STATES[type(outcome)], outcome.request_id, outcome.http_status)
-    return tuple(row) == expected
 
 
 def settle_locked(
@@ -63,7 +33,7 @@ def settle_locked(
     read_after: timedelta = timedelta(0),
 ) -> chart.Move | None:
     """Do what `settle` does inside the caller's transaction; None, and nothing written, if it was settled before."""
-    state = _STATES[type(attempt.outcome)]
+    state = STATES[type(attempt.outcome)]
     run_at = locked.now + read_after if state is State.UNCERTAIN else None
     if not _move_command(connection, locked, command, attempt, state=state, run_at=run_at):
         return None
@@ -86,20 +56,6 @@ def entry_for(command: Pending, event: audit.Event, source: str, **facts: Any) -
     )
 
 
-def _log_ended(command: Pending, attempt: Attempt, *, late: bool) -> None:
-    outcome = attempt.outcome
-    facts = {
-        "appointment_id": command.appointment_id,
-        "command": str(command.command),
-        "command_id": command.command_id,
-        "outcome": _OUTCOMES[type(outcome)],
-        "reason_code": attempt.note if isinstance(outcome, zocdoc.Applied) else outcome.reason_code,
-        "zocdoc_request_id": outcome.request_id,
-        "duration_ms": attempt.duration_ms,
-    }
-    _log.info("late_answer_received" if late else "command_ended", extra=facts)
-
-
 def _move_command(
     connection: sa.Connection,
     locked: audit.Locked,
@@ -112,7 +68,7 @@ def _move_command(
     outcome = attempt.outcome
     values: dict[str, Any] = {
         "state": state,
-        "outcome": _OUTCOMES[type(outcome)],
+        "outcome": OUTCOMES[type(outcome)],
         "reason_code": attempt.note if isinstance(outcome, zocdoc.Applied) else outcome.reason_code,
         "zocdoc_request_id": outcome.request_id,
         "http_status": outcome.http_status,
@@ -142,7 +98,7 @@ def _record(
 ) -> audit.Locked:
     outcome = attempt.outcome
     facts: dict[str, Any] = {
-        "outcome": _OUTCOMES[type(outcome)],
+        "outcome": OUTCOMES[type(outcome)],
         "zocdoc_request_id": outcome.request_id,
         "http_status": outcome.http_status,
         "duration_ms": attempt.duration_ms,
@@ -197,25 +153,6 @@ def _record_applied(
     return audit.record(connection, locked, entry, **changes)
 
 
-def _note_late(
-    connection: sa.Connection, locked: audit.Locked, command: Pending, attempt: Attempt, *, source: str
-) -> None:
-    outcome = attempt.outcome
-    settled = connection.execute(_STATE, {"id": command.command_id}).scalar_one()
-    answered = {"answered": outcome.status} if isinstance(outcome, zocdoc.Applied) else {}
-    entry = entry_for(
-        command,
-        audit.Event.LATE_ANSWER_RECEIVED,
-        source,
-        outcome=_OUTCOMES[type(outcome)],
-        zocdoc_request_id=outcome.request_id,
-        http_status=outcome.http_status,
-        duration_ms=attempt.duration_ms,
-        details={"settled_as": settled, **answered},
-    )
-    audit.record(connection, locked, entry)
-
-
 def doubt_left(connection: sa.Connection, locked: audit.Locked, *, uncertain: bool) -> dict[str, bool]:
     """Tell the new value of `in_doubt`, if it may change: another command may still need attention."""
     if uncertain:
@@ -241,7 +178,8 @@ def change(
 _commands = models.commands
 
 
-def _while(*states: models.CommandState) -> sa.Update:
+def while_in(*states: models.CommandState) -> sa.Update:
+    """Make the statement that changes a command's row only while it is in one of the states."""
     return sa.update(_commands).where(
         _commands.c.command_id == sa.bindparam("of_command"),
         _commands.c.attempt == sa.bindparam("of_attempt"),
@@ -249,26 +187,22 @@ def _while(*states: models.CommandState) -> sa.Update:
     )
 
 
-WHILE_SENDING: Final = _while(State.SENDING)
-WHILE_UNCERTAIN: Final = _while(State.UNCERTAIN)
-WHILE_NEEDING_ATTENTION: Final = _while(State.NEEDS_ATTENTION)
-WHILE_UNSETTLED: Final = _while(State.SENDING, State.UNCERTAIN)
-_STATE: Final = sa.select(_commands.c.state).where(_commands.c.command_id == sa.bindparam("id"))
-_RECORDED: Final = sa.select(
-    _commands.c.attempt, _commands.c.state, _commands.c.zocdoc_request_id, _commands.c.http_status
-).where(_commands.c.command_id == sa.bindparam("id"))
+WHILE_SENDING: Final = while_in(State.SENDING)
+WHILE_UNCERTAIN: Final = while_in(State.UNCERTAIN)
+WHILE_NEEDING_ATTENTION: Final = while_in(State.NEEDS_ATTENTION)
+WHILE_UNSETTLED: Final = while_in(State.SENDING, State.UNCERTAIN)
 _UNATTENDED: Final = (
     sa.select(sa.func.count())
     .select_from(_commands)
     .where(_commands.c.appointment_id == sa.bindparam("id"), models.state_in(State.NEEDS_ATTENTION))
 )
-_STATES: Final[dict[type, models.CommandState]] = {
+STATES: Final[dict[type, models.CommandState]] = {
     zocdoc.Applied: State.APPLIED,
     zocdoc.Rejected: State.REJECTED,
     zocdoc.NotSent: State.NOT_SENT,
     zocdoc.Unknown: State.UNCERTAIN,
 }
-_OUTCOMES: Final[dict[type, str]] = {
+OUTCOMES: Final[dict[type, str]] = {
     zocdoc.Applied: "applied",
     zocdoc.Rejected: "rejected",
     zocdoc.NotSent: "not_sent",

@@ -197,8 +197,10 @@ def in_background(work: Callable[[], Any]) -> Iterator[list[Any]]:
 
     thread = threading.Thread(target=run)
     thread.start()
-    yield results
-    thread.join()
+    try:
+        yield results
+    finally:
+        thread.join()
 
 
 def until(condition: Callable[[], object], *, seconds: float = 10.0) -> None:

@@ -1,0 +1,131 @@
+"""Recording an answer: the second transaction of a command, whenever the answer comes."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final, assert_never
+
+import sqlalchemy as sa
+
+from lifecycle import audit, models, settlement, zocdoc
+from lifecycle.points import Point, reach
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from lifecycle import chart
+    from lifecycle.attempts import Attempt
+    from lifecycle.database import Database
+    from lifecycle.pending import Pending
+
+State = models.CommandState
+
+_log = logging.getLogger(__name__)
+
+ANSWERED_LATE: Final = "answered_late"
+"""The answer came after recovery had settled the command without it."""
+
+
+def settle(
+    database: Database, command: Pending, attempt: Attempt, *, source: str, read_after: timedelta
+) -> chart.Move | None:
+    """Record how a command ended and give the move it made; opens one transaction.
+
+    `read_after` is the pause before the first read of an outcome that is unknown. None: the command was settled by
+    somebody else meanwhile, and the answer was only noted in the trail.
+    """
+    with database.write() as connection:
+        locked = audit.hold(database, connection, command.appointment_id)
+        reach(Point.OUTCOME_OPEN)
+        move = settlement.settle_locked(connection, locked, command, attempt, source=source, read_after=read_after)
+        if move is None:
+            _note_late(connection, locked, command, attempt, source=source)
+    reach(Point.OUTCOME_COMMITTED)
+    _log_ended(command, attempt, late=move is None)
+    return move
+
+
+def is_recorded(database: Database, command: Pending, attempt: Attempt) -> bool:
+    """Tell whether this very outcome is in the database already: its COMMIT was carried out, the reply was lost."""
+    outcome = attempt.outcome
+    with database.read() as connection:
+        row = connection.execute(_RECORDED, {"id": command.command_id}).one()
+    expected = (command.attempt, settlement.STATES[type(outcome)], outcome.request_id, outcome.http_status)
+    return tuple(row) == expected
+
+
+def _log_ended(command: Pending, attempt: Attempt, *, late: bool) -> None:
+    outcome = attempt.outcome
+    facts = {
+        "appointment_id": command.appointment_id,
+        "command": str(command.command),
+        "command_id": command.command_id,
+        "outcome": settlement.OUTCOMES[type(outcome)],
+        "reason_code": attempt.note if isinstance(outcome, zocdoc.Applied) else outcome.reason_code,
+        "zocdoc_request_id": outcome.request_id,
+        "duration_ms": attempt.duration_ms,
+    }
+    _log.info("late_answer_received" if late else "command_ended", extra=facts)
+
+
+def _note_late(
+    connection: sa.Connection, locked: audit.Locked, command: Pending, attempt: Attempt, *, source: str
+) -> None:
+    """Note an answer that came after the command was settled without it.
+
+    An answer is better evidence than what reading inferred: it settles a command that was given up, and a yes also one
+    that was thought to have had no effect. The status is left to the read that follows, which is newer than the answer.
+    """
+    outcome = attempt.outcome
+    settled = connection.execute(_STATE, {"id": command.command_id}).scalar_one()
+    answered = {"answered": outcome.status} if isinstance(outcome, zocdoc.Applied) else {}
+    changes: dict[str, Any] = {}
+    if settled in _overruled_by(outcome) and not connection.execute(_RIVALS, {"id": command.command_id}).scalar_one():
+        values = {
+            "state": settlement.STATES[type(outcome)],
+            "outcome": settlement.OUTCOMES[type(outcome)],
+            "reason_code": ANSWERED_LATE,
+        }
+        ids = {"zocdoc_request_id": outcome.request_id, "http_status": outcome.http_status, "ended_at": locked.now}
+        if settlement.change(connection, locked, command, {**values, **ids}, settlement.while_in(State(settled))):
+            changes = settlement.doubt_left(connection, locked, uncertain=False)
+    entry = settlement.entry_for(
+        command,
+        audit.Event.LATE_ANSWER_RECEIVED,
+        source,
+        outcome=settlement.OUTCOMES[type(outcome)],
+        zocdoc_request_id=outcome.request_id,
+        http_status=outcome.http_status,
+        duration_ms=attempt.duration_ms,
+        details={"settled_as": settled, **answered},
+    )
+    audit.record(connection, locked, entry, **changes)
+
+
+def _overruled_by(outcome: zocdoc.Outcome) -> set[str]:
+    match outcome:
+        case zocdoc.Applied():
+            return {State.NOT_SENT, State.NEEDS_ATTENTION}
+        case zocdoc.Rejected() | zocdoc.NotSent():
+            return {State.NEEDS_ATTENTION}
+        case zocdoc.Unknown():
+            return set()
+        case _:
+            assert_never(outcome)
+
+
+_commands = models.commands
+_STATE: Final = sa.select(_commands.c.state).where(_commands.c.command_id == sa.bindparam("id"))
+_RECORDED: Final = sa.select(
+    _commands.c.attempt, _commands.c.state, _commands.c.zocdoc_request_id, _commands.c.http_status
+).where(_commands.c.command_id == sa.bindparam("id"))
+_rivals = _commands.alias("rivals")
+_RIVALS: Final = (  # other commands that hold the same request key: then this one cannot have it back
+    sa.select(sa.func.count())
+    .select_from(_commands.join(_rivals, _rivals.c.request_key == _commands.c.request_key))
+    .where(
+        _commands.c.command_id == sa.bindparam("id"),
+        _rivals.c.command_id != _commands.c.command_id,
+        _rivals.c.state != sa.literal_column("'not_sent'"),
+    )
+)

@@ -1,0 +1,185 @@
+"""SIGSTOP past the lease, then SIGCONT: a process that slept through its time must not send, and overwrites nothing.
+
+Each child stops itself at a point of its command. Its lease runs out by the clock, recovery settles the command, the
+child wakes: what it still does must show in the trail alone, as a late answer. Recoveries are stopped in the same way.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from lifecycle import Lifecycle, LifecycleError, NotSent, OutcomeUnknown, Timing
+from lifecycle.points import Point
+from tests.crashes import evidence, forks, grounds, parts
+from tests.crashes.grounds import PostgresGround, SqliteGround
+from tests.crashes.parts import Orders, Report
+from tests.crashes.standin import Standin
+from tests.crashes.wishes import COMMANDS, OPERATIONS, YESTERDAY, send
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lifecycle import ZocdocClient
+    from tests.crashes.grounds import Ground
+
+TIMING: Final = Timing(
+    send_window=0.7, lease_margin=0.2, settle=0.05, spacing=(0.05, 0.05), read_backoff=0.02, failed_reads=3
+)
+DEADLINE: Final = 1.5
+
+UNSENT: Final = (Point.INTENT_COMMITTED, Point.TOKEN_FETCHED)
+SENT: Final = (Point.REQUEST_SENT, Point.ANSWER_ARRIVING, Point.ANSWER_UNREAD, Point.ANSWER_CLASSIFIED)
+READ: Final = (Point.READ_CLAIMED, Point.READ_RETURNED)
+
+DONE, NOT_SENT, UNKNOWN = 10, 11, 12
+
+
+@dataclass(frozen=True)
+class Sleeper:
+    """A child that stands still."""
+
+    command: str
+    point: Point
+    appointment_id: str
+    pid: int
+    log: Path
+
+    @property
+    def expected(self) -> tuple[str, int, int]:
+        """Tell the state that recovery must come to, what the child must tell, and how many requests there may be."""
+        if self.command == "mark_arrived":  # nothing that can be read shows it
+            return "needs_attention", UNKNOWN, int(self.point in SENT)
+        return ("applied", DONE, 1) if self.point in SENT else ("not_sent", NOT_SENT, 0)
+
+    def wake(self) -> forks.Ending:
+        """Let it go on to its end."""
+        os.kill(self.pid, signal.SIGCONT)
+        return forks.wait(self.pid, self.log)
+
+
+def run(orders: Orders) -> Report:
+    """Do it on both databases."""
+    report = Report()
+    with parts.in_memory(orders) as folder, Standin() as standin, PostgresGround() as postgres:
+        both: list[Ground] = [SqliteGround(folder), postgres]
+        for ground in both:
+            with standin.client(deadline=DEADLINE) as client:
+                _Bedroom(report, ground, standin, client, folder).run()
+    return report
+
+
+class _Bedroom:
+    def __init__(self, report: Report, ground: Ground, standin: Standin, client: ZocdocClient, folder: Path) -> None:
+        self.report, self.ground, self.standin, self.folder = report, ground, standin, folder
+        self.product = Lifecycle(ground.url, zocdoc=client, timing=TIMING)
+        self.logs = (folder / f"{ground.name}-{number}.log" for number in itertools.count())
+
+    def run(self) -> None:
+        """First those that oversleep the send window only, then those that oversleep their lease, then recoveries."""
+        self.standin.forget()
+        self._oversleep_the_window()
+        self._oversleep_the_lease()
+        self._oversleep_a_recovery()
+        self.report.check(self.ground.name, evidence.end_faults(self.ground.raw(), self.standin))
+        self.product.close()
+
+    def _sleep(self, command: str, point: Point) -> Sleeper:
+        appointment_id, log = self._tracked(), next(self.logs)
+        pid = forks.stopped_at(lambda: self._act(command, appointment_id), forks.Passed(), point, log)
+        self.report.counts["processes stopped"] += 1
+        return Sleeper(command, point, appointment_id, pid, log)
+
+    def _tracked(self) -> str:
+        [appointment_id] = self.standin.add(1, start_time=YESTERDAY)
+        self.product.track(appointment_id, actor="job:sleeper")
+        self.product.close()
+        return appointment_id
+
+    def _act(self, command: str, appointment_id: str) -> None:
+        code = DONE
+        try:
+            send(self.product, command, appointment_id, actor="job:sleeper")
+        except NotSent:
+            code = NOT_SENT
+        except OutcomeUnknown:
+            code = UNKNOWN
+        os._exit(code)
+
+    def _oversleep_the_window(self) -> None:
+        sleepers = [self._sleep(command, point) for command in COMMANDS for point in UNSENT]
+        time.sleep(TIMING.send_window + 0.1)
+        for sleeper in sleepers:
+            story = f"{self.ground.name}: {sleeper.command} stopped at {sleeper.point} past the send window"
+            self.report.expect(story, found=sleeper.wake().code, expected=NOT_SENT)
+            [row] = self._commands(sleeper)
+            self.report.expect(story, found=(row["state"], row["reason_code"]), expected=("not_sent", "claim_expired"))
+            self.report.expect(story, found=self.standin.posts()[sleeper.appointment_id], expected=0)
+
+    def _oversleep_the_lease(self) -> None:
+        sleepers = [self._sleep(command, point) for command in COMMANDS for point in (*UNSENT, *SENT)]
+        recovery = self.product.recover(wait=20.0)
+        self.report.expect(f"{self.ground.name}: settled", found=len(recovery.settled), expected=len(sleepers))
+        self.product.close()
+        before, posts = self._rows(), self.standin.posts()
+        for sleeper in sleepers:
+            state, code, requests = sleeper.expected
+            story = f"{self.ground.name}: {sleeper.command} stopped at {sleeper.point} past its lease"
+            ending = sleeper.wake()
+            self.report.expect(story, found=str(ending), expected=f"exit code {code}")
+            [row] = self._commands(sleeper)
+            self.report.expect(story, found=row["state"], expected=state)
+            self.report.expect(story, found=self.standin.posts()[sleeper.appointment_id], expected=requests)
+        after = self._rows()
+        self.report.expect(
+            f"{self.ground.name}: who woke wrote to the trail alone", found=after[:2], expected=before[:2]
+        )
+        self.report.expect(f"{self.ground.name}: who woke sent nothing", found=self.standin.posts(), expected=posts)
+        late = after[2] - before[2]
+        self.report.expect(
+            f"{self.ground.name}: noted", found=late, expected=Counter(late_answer_received=len(sleepers))
+        )
+
+    def _oversleep_a_recovery(self) -> None:
+        """Lose answers of applied commands; stop a recovery that has read; let another settle; wake the first."""
+        for point in READ:
+            appointment_id, log = self._tracked(), next(self.logs)
+            fault = {"kind": "reset", "when": "after", "operation": OPERATIONS["confirm"]}
+            self.standin.arm({**fault, "appointment_id": appointment_id})
+            try:
+                send(self.product, "confirm", appointment_id, actor="job:sleeper")
+            except LifecycleError as error:
+                self.report.expect("a lost answer", found=type(error), expected=OutcomeUnknown)
+            self.product.close()
+            time.sleep(TIMING.settle)
+            pid = forks.stopped_at(self.product.recover, forks.Passed(), point, log)
+            recovery = self.product.recover(wait=20.0)
+            self.product.close()
+            story = f"{self.ground.name}: a recovery stopped at {point}"
+            states = [(each.appointment_id, each.state) for each in recovery.settled]
+            self.report.expect(story, found=states, expected=[(appointment_id, "applied")])
+            before = self._rows()
+            sleeper = Sleeper("recover", point, appointment_id, pid, log)
+            self.report.expect(story, found=str(sleeper.wake()), expected="exit code 0")
+            self.report.expect(f"{story}: wrote nothing", found=self._rows(), expected=before)
+            self.report.counts["recoveries stopped"] += 1
+
+    def _commands(self, sleeper: Sleeper) -> list[dict[str, Any]]:
+        query = "SELECT * FROM lifecycle_commands WHERE appointment_id = :id"
+        return grounds.rows(self.ground.raw(), query, id=sleeper.appointment_id)
+
+    def _rows(self) -> tuple[list[Any], list[Any], Counter[str]]:
+        """Read the commands, what is known of the appointments, and how many events of each kind there are."""
+        ask = self.ground.raw()
+        known = "SELECT appointment_id, status, start_time, in_doubt, arrived_at FROM lifecycle_appointments ORDER BY 1"
+        events = grounds.rows(ask, "SELECT event, count(*) AS n FROM lifecycle_audit_events GROUP BY event")
+        return (
+            grounds.rows(ask, "SELECT * FROM lifecycle_commands ORDER BY command_id"),
+            grounds.rows(ask, known),
+            Counter({row["event"]: row["n"] for row in events}),
+        )
