@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from lifecycle import chart, commands, explaining, observations, operators, records, recovery, wishes
 from lifecycle.database import Database
-from lifecycle.resources import Clients, Resources, Timing
+from lifecycle.resources import Clients, Resources, Timing, check_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,7 +48,7 @@ class Lifecycle:
         source: str = "api",
     ) -> None:
         self._resources = Resources(Database(database), Clients(zocdoc, user_client), timing or Timing())
-        self._source = source
+        self._source = check_name("source", source, at_most=16)
 
     def __enter__(self) -> Self:
         return self

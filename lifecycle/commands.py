@@ -66,20 +66,21 @@ def run(resources: Resources, wish: Wish) -> Done:
 def _claim_or_find(
     resources: Resources, wish: Wish, client: zocdoc.ZocdocClient | None, *, resolved: bool, is_read: bool
 ) -> Claim | Done | _WantsClient | _WantsReading:
-    command_id, claimed_at = str(uuid.uuid4()), zocdoc.clock()
-    try:
-        return _claim(resources, wish, client, command_id, claimed_at, resolved=resolved, is_read=is_read)
-    except errors.ConstraintViolated:
-        if wish.request_key is None:
-            raise
-        # Another command took the same request key in this moment; a second look finds it.
-        return _claim(resources, wish, client, command_id, claimed_at, resolved=resolved, is_read=is_read)
-    except errors.DatabaseUnavailable:
-        # The reply to COMMIT may be what was lost; then the intent is there, and this process holds its lease.
-        found = None if client is None else sending.find_claim(resources, command_id, client, claimed_at)
-        if found is None:
-            raise
-        return found
+    command_id, claimed_at, is_again = str(uuid.uuid4()), zocdoc.clock(), False
+    while True:
+        try:
+            return _claim(resources, wish, client, command_id, claimed_at, resolved=resolved, is_read=is_read)
+        except errors.ConstraintViolated:
+            # Another command may have taken the same request key in this moment; a second look finds it.
+            if is_again or wish.request_key is None:
+                raise
+            is_again = True
+        except errors.DatabaseUnavailable:
+            # The reply to COMMIT may be what was lost; then the intent is there, and this process holds its lease.
+            found = None if client is None else sending.find_claim(resources, command_id, client, claimed_at)
+            if found is None:
+                raise
+            return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,9 @@ Every failure of the database itself surfaces as `DatabaseUnavailable`, without 
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
+import weakref
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,8 +29,12 @@ if TYPE_CHECKING:
 _BUSY_SECONDS: Final = 10.0
 """How long a writer waits for another: many transactions of a few milliseconds, far below a caller's patience."""
 
-_POSTGRES_OPTIONS: Final = "-c lock_timeout=10s -c idle_in_transaction_session_timeout=30s"
-"""A process that stops inside a transaction must not hold the row of an appointment for ever."""
+_POSTGRES_OPTIONS: Final = "-c lock_timeout=10s -c idle_in_transaction_session_timeout=30s -c timezone=UTC"
+"""A process that stops inside a transaction must not hold the row of an appointment for ever; instants come as UTC,
+because a session's own zone may not be able to hold the last ones of the calendar."""
+
+_DRIVERS: Final = {"sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg"}
+_NOT_SUPPORTED: Final = "this database or driver is not supported; use sqlite:///file.db or postgresql:// (psycopg 3)"
 
 _SYNCHRONOUS_FULL: Final = 2
 
@@ -37,6 +43,18 @@ _LOGGING_NAME: Final = "lifecycle"
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+_fork_aware: Final[weakref.WeakSet[Database]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for each in tuple(_fork_aware):
+        each.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Database:
@@ -51,7 +69,11 @@ class Database:
         self._owned = not isinstance(target, sa.Engine)
         self.engine: Final = _adopt(target) if isinstance(target, sa.Engine) else _create_engine(target)
         self._now = now
+        self._now = now
         self._usable = False
+        if self.engine.dialect.name not in {"sqlite", "postgresql"}:
+            raise errors.ConfigurationError(problem=_NOT_SUPPORTED)
+        _fork_aware.add(self)
         if self.engine.dialect.name not in {"sqlite", "postgresql"}:
             raise errors.ConfigurationError(
                 problem=f"{self.engine.dialect.name} is not supported; use SQLite or PostgreSQL"
@@ -100,10 +122,22 @@ class Database:
             connection.commit()
             reach(Point.AFTER_COMMIT)
 
+    @contextmanager
+    def look(self) -> Iterator[sa.Connection]:
+        """Open a transaction that only reads, whatever the schema. Raises `SchemaMismatch` if there is no database."""
+        self._check_exists()
+        with _translated(), self.engine.connect() as connection:
+            yield connection
+
     def close(self) -> None:
         """Close the pooled connections, unless the engine is the host's."""
         if self._owned:
             self.engine.dispose()
+
+    def after_fork(self) -> None:
+        """Start with no connections, as a forked child must: those it inherited are its parent's."""
+        if self._owned:
+            self.engine.dispose(close=False)
 
     def _check_exists(self) -> None:
         """Refuse a file that is not there: SQLite would make an empty one of a mistyped name."""
@@ -143,20 +177,28 @@ def _adopt(engine: sa.Engine) -> sa.Engine:
 def _create_engine(target: str | sa.URL) -> sa.Engine:
     try:
         url = sa.make_url(target)
+        if url.drivername not in _DRIVERS:
+            raise errors.ConfigurationError(problem=_NOT_SUPPORTED)
         if url.get_backend_name() == "sqlite":
             return _create_sqlite_engine(url)
         return sa.create_engine(
             url,
             pool_pre_ping=True,
-            connect_args={"options": _POSTGRES_OPTIONS, "connect_timeout": 10},
+            connect_args={"options": _options(url), "connect_timeout": 10},
             **_quiet(),
         )
-    except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as error:
+    except (sa.exc.ArgumentError, ValueError) as error:
         problem = "the database URL cannot be read; use sqlite:///file.db or postgresql://user@host/name"
         raise errors.ConfigurationError(problem=problem) from error
     except ModuleNotFoundError as error:
         problem = f"the database driver {error.name} is not installed; pip install 'zocdoc-lifecycle[postgres]'"
         raise errors.ConfigurationError(problem=problem) from error
+
+
+def _options(url: sa.URL) -> str:
+    """Put ours before those of the URL, which win."""
+    given = url.query.get("options", ())
+    return " ".join([_POSTGRES_OPTIONS, *([given] if isinstance(given, str) else given)])
 
 
 def _create_sqlite_engine(url: sa.URL) -> sa.Engine:
@@ -183,6 +225,7 @@ def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -
         "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
+        "secure_delete=ON",
         f"busy_timeout={int(_BUSY_SECONDS * 1000)}",
     ):
         cursor.execute(f"PRAGMA {pragma}")
@@ -215,7 +258,7 @@ def _translated() -> Iterator[None]:
         failure = errors.DatabaseUnavailable(problem="no connection became free in time; enlarge the pool")
     else:
         return
-    raise failure
+    raise failure from None
 
 
 def _problem(error: sa.exc.DBAPIError) -> str:
@@ -223,11 +266,14 @@ def _problem(error: sa.exc.DBAPIError) -> str:
     original = error.orig
     if isinstance(original, sqlite3.Error):
         code = getattr(original, "sqlite_errorname", "SQLITE_ERROR")
-        return f"{code}; {_SQLITE_REMEDIES.get(code, 'check the file, its folder and the disk')}"
+        known = (remedy for prefix, remedy in _SQLITE_REMEDIES.items() if code.startswith(prefix))
+        return f"{code}; {next(known, 'check the file, its folder and the disk')}"
     state = getattr(original, "sqlstate", None)
-    if state is None:
-        return "PostgreSQL cannot be reached; check the URL and the server"
-    return f"PostgreSQL error {state} ({type(original).__name__})"
+    if state is not None:
+        return f"PostgreSQL error {state} ({type(original).__name__})"
+    if isinstance(error, sa.exc.DataError):
+        return "a value cannot be stored or read (DataError)"
+    return "PostgreSQL cannot be reached; check the URL and the server"
 
 
 _SQLITE_REMEDIES: Final = {

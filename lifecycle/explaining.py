@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lifecycle import audit, chart, errors, guards, wishes
+from lifecycle import audit, errors, guards, wishes
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -21,12 +21,9 @@ def explain(
 
     Raises `AppointmentNotFound`, `InvalidArgument`.
     """
-    if command not in set(chart.Command):
-        raise errors.InvalidArgument(argument="command", problem=f"use one of {', '.join(chart.Command)}")
+    wanted = wishes.command_named(command)
     payload = wishes.reschedule_payload(start_time) if start_time is not None else {}
-    wish = wishes.Wish(
-        appointment_id=appointment_id, command=chart.Command(command), actor=_NOBODY, source=_NOBODY, payload=payload
-    )
+    wish = wishes.Wish(appointment_id=appointment_id, command=wanted, actor=_NOBODY, source=_NOBODY, payload=payload)
     with resources.database.read() as connection:
         seen = audit.peek(resources.database, connection, appointment_id)
     if seen is None:

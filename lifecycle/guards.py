@@ -168,13 +168,19 @@ def reason_text_fits(situation: Situation) -> str | None:
     return "reason_text_without_other_type" if unexpected else None
 
 
+def _status_rule(command: chart.Command) -> str:
+    sources = ", ".join(status for status in chart.Status if status in chart.TOPOLOGY[command])
+    if command in {chart.Command.MARK_ARRIVED, chart.Command.MARK_NO_SHOW}:
+        return f"Ours: {command} from {sources}; Zocdoc documents no statuses for it."
+    return f"Zocdoc reference: {command} from {sources}."
+
+
+_STATUS_RULES: Final = {command: _status_rule(command) for command in chart.Command}
+
 CHECKS: Final = (
-    Check(
-        name="status",
-        rule="Zocdoc reference: confirm from pending_booking; cancel from pending_booking, booking_failed, confirmed, "
-        "pending_reschedule, reschedule_failed, rescheduled; reschedule from pending_booking, confirmed, "
-        "pending_reschedule, rescheduled. Ours: arrived and no-show not from cancelled, booking_failed, no_show.",
-        failure=status_allows,
+    *(
+        Check(name="status", rule=rule, failure=status_allows, commands=frozenset({command}))
+        for command, rule in _STATUS_RULES.items()
     ),
     Check(
         name="credential",
@@ -191,7 +197,7 @@ CHECKS: Final = (
     ),
     Check(
         name="start_time_offset",
-        rule="Zocdoc reference: start_time is ISO 8601 with an offset.",
+        rule="Zocdoc reference: start_time is ISO 8601 with an offset, such as 2026-12-01T09:00:00-05:00.",
         failure=start_has_offset,
         commands=frozenset({chart.Command.RESCHEDULE}),
         needs="requested_start",

@@ -43,6 +43,7 @@ def track(
     with resources.database.write() as connection:
         resources.stamp(connection, environment=client.environment)
         _begin(resources, connection, reading, actor=actor, source=source, booked_with=booked_with)
+    _check_same_booking(resources, appointment_id, booked_with)
     return records.get(resources.database, appointment_id)
 
 

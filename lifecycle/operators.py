@@ -91,10 +91,11 @@ def resolve(resources: Resources, command_id: str, *, resolution: str, reason_co
     Raises `NothingToResolve`, `InvalidArgument`; a retry also `TransitionRefused`, `CommandInProgress`, `ReadFailed`.
     """
     check_name("actor", actor)
+    check_name("command_id", command_id)
     if not isinstance(reason_code, str) or not _REASON_CODE.fullmatch(reason_code):
         problem = "a code of lower-case letters, digits and _ is needed, such as seen_in_portal; no free text"
         raise errors.InvalidArgument(argument="reason_code", problem=problem)
-    if resolution not in set(Resolution):
+    if not isinstance(resolution, str) or resolution not in set(Resolution):
         raise errors.InvalidArgument(argument="resolution", problem=f"use one of {', '.join(Resolution)}")
     row = _find(resources.database, command_id)
     if resolution == Resolution.RETRY:
@@ -121,14 +122,15 @@ def _close(database: Database, command: Pending, state: models.CommandState, *, 
     with database.write() as connection:
         locked = audit.hold(database, connection, command.appointment_id)
         values = {"state": state, "outcome": str(state), "reason_code": reason_code, "ended_at": locked.now}
-        if not settlement.change(connection, locked, command, values, settlement.WHILE_NEEDING_ATTENTION):
-            raise errors.NothingToResolve(command_id=command.command_id, state=str(State.SENDING))
+        _take(connection, locked, command, values)
         changes: dict[str, Any] = settlement.doubt_left(connection, locked, uncertain=False)
         to_status, conforming = locked.status, True
-        if state is State.APPLIED and _is_untouched(locked, command):
+        if state is State.APPLIED and command.command is chart.Command.MARK_ARRIVED:
+            changes["arrived_at"] = locked.now
+        elif state is State.APPLIED and _is_untouched(locked, command):
             to_status = command.target_status or locked.status
             conforming = chart.move(status=locked.status, event=command.command, answer=to_status).conforming
-            changes |= _effects(locked, command)
+            changes |= _new_start(command)
         entry = audit.Entry(
             event=audit.Event.COMMAND_RESOLVED,
             actor=actor,
@@ -143,18 +145,23 @@ def _close(database: Database, command: Pending, state: models.CommandState, *, 
         audit.record(connection, locked, entry, **changes)
 
 
+def _take(connection: sa.Connection, locked: audit.Locked, command: Pending, values: dict[str, Any]) -> None:
+    """Change the command's row, unless another operator was faster."""
+    if not settlement.change(connection, locked, command, values, settlement.WHILE_NEEDING_ATTENTION):
+        row = connection.execute(_COMMAND, {"id": command.command_id}).mappings().one()
+        raise errors.NothingToResolve(command_id=command.command_id, state=row["state"])
+
+
 def _is_untouched(locked: audit.Locked, command: Pending) -> bool:
     """Tell whether the appointment is still as it was before the command: then the operator's word moves it."""
     before = (command.baseline_status, command.baseline_start_time)
     return (locked.status, locked.row["start_time"]) == before
 
 
-def _effects(locked: audit.Locked, command: Pending) -> dict[str, Any]:
-    if command.command is chart.Command.MARK_ARRIVED:
-        return {"arrived_at": locked.now}
-    if command.command is chart.Command.RESCHEDULE:
-        return observations.start_columns(guards.parse_start(command.payload["start_time"]))
-    return {}
+def _new_start(command: Pending) -> dict[str, Any]:
+    if command.target_start_time is None:
+        return {}
+    return observations.start_columns(guards.parse_start(command.payload["start_time"]))
 
 
 def _retry(resources: Resources, row: Mapping[Any, Any], *, reason_code: str, actor: str) -> Done:
@@ -207,8 +214,7 @@ def _claim_again(
         "failed_reads": 0,
         "ended_at": None,
     }
-    if not settlement.change(connection, locked, command, values, settlement.WHILE_NEEDING_ATTENTION):
-        raise errors.NothingToResolve(command_id=command.command_id, state=str(State.SENDING))
+    _take(connection, locked, command, values)
     entry = audit.Entry(
         event=audit.Event.COMMAND_RETRIED,
         actor=actor,

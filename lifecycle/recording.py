@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import sqlalchemy as sa
 
-from lifecycle import audit, models, settlement, zocdoc
+from lifecycle import audit, chart, models, settlement, zocdoc
 from lifecycle.points import Point, reach
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from lifecycle import chart
     from lifecycle.attempts import Attempt
     from lifecycle.database import Database
     from lifecycle.pending import Pending
@@ -79,16 +78,7 @@ def _note_late(
     outcome = attempt.outcome
     settled = connection.execute(_STATE, {"id": command.command_id}).scalar_one()
     answered = {"answered": outcome.status} if isinstance(outcome, zocdoc.Applied) else {}
-    changes: dict[str, Any] = {}
-    if settled in _overruled_by(outcome) and not connection.execute(_RIVALS, {"id": command.command_id}).scalar_one():
-        values = {
-            "state": settlement.STATES[type(outcome)],
-            "outcome": settlement.OUTCOMES[type(outcome)],
-            "reason_code": ANSWERED_LATE,
-        }
-        ids = {"zocdoc_request_id": outcome.request_id, "http_status": outcome.http_status, "ended_at": locked.now}
-        if settlement.change(connection, locked, command, {**values, **ids}, settlement.while_in(State(settled))):
-            changes = settlement.doubt_left(connection, locked, uncertain=False)
+    changes = _overrule(connection, locked, command, outcome, settled)
     entry = settlement.entry_for(
         command,
         audit.Event.LATE_ANSWER_RECEIVED,
@@ -100,6 +90,28 @@ def _note_late(
         details={"settled_as": settled, **answered},
     )
     audit.record(connection, locked, entry, **changes)
+
+
+def _overrule(
+    connection: sa.Connection, locked: audit.Locked, command: Pending, outcome: zocdoc.Outcome, settled: str
+) -> dict[str, Any]:
+    """Settle the command by its answer after all, if that is better evidence; give what changes of the appointment."""
+    has_rival = connection.execute(_RIVALS, {"id": command.command_id}).scalar_one() > 0
+    if settled not in _overruled_by(outcome) or has_rival:
+        return {}
+    values = {
+        "state": settlement.STATES[type(outcome)],
+        "outcome": settlement.OUTCOMES[type(outcome)],
+        "reason_code": ANSWERED_LATE,
+        "zocdoc_request_id": outcome.request_id,
+        "http_status": outcome.http_status,
+        "ended_at": locked.now,
+    }
+    if not settlement.change(connection, locked, command, values, settlement.while_in(State(settled))):
+        return {}
+    is_arrival = isinstance(outcome, zocdoc.Applied) and command.command is chart.Command.MARK_ARRIVED
+    arrival = {"arrived_at": locked.now} if is_arrival else {}
+    return {**settlement.doubt_left(connection, locked, uncertain=False), **arrival}
 
 
 def _overruled_by(outcome: zocdoc.Outcome) -> set[str]:

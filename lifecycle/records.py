@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from lifecycle import errors, models
+from lifecycle.resources import check_appointment_id, check_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ _PAGE: Final = 500
 
 def get(database: Database, appointment_id: str) -> Appointment:
     """Read one appointment. Raises `AppointmentNotFound` if it is not tracked."""
+    check_appointment_id(appointment_id)
     with database.read() as connection:
         row = connection.execute(_ONE, {"id": appointment_id}).mappings().one_or_none()
     if row is None:
@@ -30,6 +32,7 @@ def get(database: Database, appointment_id: str) -> Appointment:
 
 def history(database: Database, appointment_id: str) -> list[AuditEvent]:
     """Read an appointment's audit events, oldest first. Raises `AppointmentNotFound` if it is not tracked."""
+    check_appointment_id(appointment_id)
     with database.read() as connection:
         rows = connection.execute(_EVENTS, {"id": appointment_id}).mappings().all()
     if not rows:
@@ -41,6 +44,7 @@ def appointments(database: Database, *, status: str | None, in_doubt: bool | Non
     """Iterate over the tracked appointments by id, filtered in SQL, a page at a time."""
     query = sa.select(_appointments).order_by(_appointments.c.appointment_id).limit(_PAGE)
     if status is not None:
+        check_name("status", status)
         query = query.where(_appointments.c.status == status)
     if in_doubt is not None:
         query = query.where(_appointments.c.in_doubt if in_doubt else ~_appointments.c.in_doubt)

@@ -7,6 +7,7 @@ there on several spaced reads: proved not applied, and the caller may call again
 from __future__ import annotations
 
 import logging
+import math
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from lifecycle import audit, chart, doubt, models, settlement, zocdoc
+from lifecycle import audit, chart, doubt, errors, models, settlement, zocdoc
 from lifecycle.attempts import Attempt
 from lifecycle.columns import UtcDateTime
 from lifecycle.pending import Finding, Pending, judge
@@ -48,6 +49,8 @@ def recover(resources: Resources, *, wait: float = 0.0, sleep: Callable[[float],
     each due read is made by one of them. An unchanged status needs 3 spaced reads (`Timing`), so one call without
     `wait` may leave commands waiting: `waiting` counts them, `next_at` tells when the first is due.
     """
+    if not isinstance(wait, int | float) or not 0 <= wait < math.inf:
+        raise errors.InvalidArgument(argument="wait", problem="a number of seconds, 0 or more, is needed")
     until = time.monotonic() + wait
     settled: list[Recovered] = []
     while True:
@@ -92,7 +95,7 @@ def _expire_leases(resources: Resources) -> None:
 def _look(resources: Resources, row: Mapping[Any, Any]) -> Recovered | None:
     """Read the appointment of one command and settle it if that tells; None: not yet, or another process does it."""
     command = Pending.of(row)
-    client = resources.clients.of(row["booked_with"])
+    client = _client(resources, row["booked_with"])
     if client is None and row["booked_with"] == chart.MACHINE:
         # This process acts for a user only; the machine's commands wait for one that has the machine's credential.
         return None
@@ -109,6 +112,15 @@ def _look(resources: Resources, row: Mapping[Any, Any]) -> Recovered | None:
         return _note_failure(resources, row, command, str(error.reason_code))
     reach(Point.READ_RETURNED)
     return _conclude(resources, row, command, reading)
+
+
+def _client(resources: Resources, identity: str) -> zocdoc.ZocdocClient | None:
+    """Find the client; a resolver that fails for one user must not keep the others' commands from being settled."""
+    try:
+        return resources.clients.of(identity)
+    except Exception as error:  # noqa: BLE001 # the caller's own function
+        _log.warning("user_client_failed", extra={"error": type(error).__name__})
+        return None
 
 
 def _conclude(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lifecycle.database import Database
+
+_LONGEST: Final = 86_400.0
+"""A day: longer intervals are a slip of units."""
 
 USER_PREFIX: Final = "user:"
 """Identity of a Zocdoc user's credential: `user:` and the user's id."""
@@ -40,6 +44,15 @@ class Timing:
     read_backoff: float = 5.0
     failed_reads: int = 8
     record_again: tuple[float, ...] = (0.2, 1.0, 3.0)
+
+    def __post_init__(self) -> None:
+        """Refuse what would fail in the middle of a command. Raises `ConfigurationError`."""
+        seconds = (self.send_window, self.lease_margin, self.settle, self.read_backoff)
+        for interval in (*seconds, *self.spacing, *self.record_again):
+            if not isinstance(interval, int | float) or not 0 <= interval <= _LONGEST:
+                raise errors.ConfigurationError(problem="every interval of Timing is 0 to 86400 seconds")
+        if self.failed_reads < 1 or not self.spacing:
+            raise errors.ConfigurationError(problem="Timing needs at least one failed read and one pause of spacing")
 
     def lease(self, deadline: float) -> float:
         """Tell how long a claim is held: the call and a read after it each end within `deadline` seconds."""
@@ -118,9 +131,10 @@ def check_appointment_id(appointment_id: object) -> str:
 
 def check_identity(identity: str) -> str:
     """Accept `machine` or `user:ID`. Raises `InvalidArgument`."""
-    if identity == chart.MACHINE or (identity.startswith(USER_PREFIX) and len(identity) > len(USER_PREFIX)):
-        return check_name("booked_with", identity, at_most=128)
-    raise errors.InvalidArgument(argument="booked_with", problem="use 'machine' or 'user:ID'")
+    if isinstance(identity, str) and (identity == chart.MACHINE or _USER.fullmatch(identity)):
+        return identity
+    problem = "use 'machine' or 'user:ID', at most 128 visible ASCII characters"
+    raise errors.InvalidArgument(argument="booked_with", problem=problem)
 
 
 def check_name(argument: str, value: object, *, at_most: int = 200) -> str:
@@ -131,4 +145,5 @@ def check_name(argument: str, value: object, *, at_most: int = 200) -> str:
     return value
 
 
+_USER: Final = re.compile(r"user:[!-~]{1,123}")
 _INSTALLATION: Final = sa.select(models.installation.c.zocdoc_environment, models.installation.c.digest_key)

@@ -47,8 +47,11 @@ def downgrade(database: db.Database, *, to: str) -> None:
 
 def current(database: db.Database) -> str | None:
     """Tell the revision that the database is at, None when it has no lifecycle tables."""
-    with database.transaction() as connection:
-        return db.revision(connection)
+    try:
+        with database.look() as connection:
+            return db.revision(connection)
+    except errors.SchemaMismatch:
+        return None
 
 
 def check(database: db.Database) -> list[str]:
@@ -56,7 +59,7 @@ def check(database: db.Database) -> list[str]:
 
     Raises `SchemaMismatch` when the revision differs, because then the differences are known already.
     """
-    with database.transaction() as connection:
+    with database.look() as connection:
         found = db.revision(connection)
         if found != models.REVISION:
             raise errors.SchemaMismatch(found=found, expected=models.REVISION)

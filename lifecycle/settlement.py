@@ -154,7 +154,7 @@ def _record_applied(
 
 
 def doubt_left(connection: sa.Connection, locked: audit.Locked, *, uncertain: bool) -> dict[str, bool]:
-    """Tell the new value of `in_doubt`, if it may change: another command may still need attention."""
+    """Tell the new value of `in_doubt` after a change, if it may differ: another command may be in doubt too."""
     if uncertain:
         return {"in_doubt": True}
     if not locked.row["in_doubt"]:
@@ -194,7 +194,7 @@ WHILE_UNSETTLED: Final = while_in(State.SENDING, State.UNCERTAIN)
 _UNATTENDED: Final = (
     sa.select(sa.func.count())
     .select_from(_commands)
-    .where(_commands.c.appointment_id == sa.bindparam("id"), models.state_in(State.NEEDS_ATTENTION))
+    .where(_commands.c.appointment_id == sa.bindparam("id"), models.state_in(State.UNCERTAIN, State.NEEDS_ATTENTION))
 )
 STATES: Final[dict[type, models.CommandState]] = {
     zocdoc.Applied: State.APPLIED,

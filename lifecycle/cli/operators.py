@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lifecycle import errors
 from lifecycle.cli import opening, options, output, words
 
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ def recover(*, wait: int, watch: float | None, form: Form, database_url: str) ->
         _recover(lifecycle, wait, form, is_quiet=False)
         while watch is not None:
             time.sleep(watch)
-            _recover(lifecycle, wait, form, is_quiet=True)
+            try:
+                _recover(lifecycle, wait, form, is_quiet=True)
+            except errors.DatabaseUnavailable as error:
+                words.say(f"Error: {error}; trying again in {watch:g} s")
 
 
 @click.command()

@@ -10,6 +10,7 @@ import shlex
 import shutil
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
@@ -23,8 +24,6 @@ from lifecycle.cli import tables
 from lifecycle.sandbox import CLIENTS, Fault, Kind, Moment, Sandbox, serve
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lifecycle import AuditEvent, Done
     from lifecycle.sandbox import Entry, Server
 
@@ -72,9 +71,10 @@ def tell_what_next(path: Path) -> None:
     where = shlex.quote(f"sqlite:///{path}")
     _title("Look around", f"the database is {path}")
     _code(f"export LIFECYCLE_DATABASE_URL={where}")
-    _code("lifecycle list")
-    _code(f"lifecycle history {SECOND} --format csv")
-    _code(f"lifecycle explain {FIRST} reschedule")
+    program = _program()
+    _code(f"{program} list")
+    _code(f"{program} history {SECOND} --format csv")
+    _code(f"{program} explain {FIRST} reschedule")
     _code(_sql_line(path))
 
 
@@ -197,6 +197,14 @@ def _expect(holds: bool, claim: str) -> None:  # noqa: FBT001 # reads as an asse
 
 def _fail(claim: str) -> NoReturn:
     raise click.ClickException(f"the demo does not hold: it was to be seen that {claim}; please report this")
+
+
+def _program() -> str:
+    """Tell how this very program is called: it may not be on the path."""
+    called = Path(sys.argv[0])
+    if shutil.which("lifecycle"):
+        return "lifecycle"
+    return shlex.quote(str(called)) if called.name == "lifecycle" else f"{shlex.quote(sys.executable)} -m lifecycle"
 
 
 def _sql_line(path: Path) -> str:

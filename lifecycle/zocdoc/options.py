@@ -44,11 +44,14 @@ def need_tls(*urls: str | None) -> bool:
     return any(url is not None and url.lower().startswith("https:") for url in urls)
 
 
+_MOST = 86_400
+
+
 def check_positive(**numbers: float) -> None:
-    """Refuse zero, negative numbers, NaN and infinity."""
+    """Refuse zero, negative numbers, NaN, infinity, and what no clock of a socket can hold."""
     for name, number in numbers.items():
-        if not 0 < number < float("inf"):
-            raise errors.InvalidConfiguration(f"{name} must be a positive number")
+        if not 0 < number <= _MOST:
+            raise errors.InvalidConfiguration(f"{name} must be a positive number of at most {_MOST}")
 
 
 def check_proxies(proxies: Mapping[str, str] | None) -> dict[str, str]:

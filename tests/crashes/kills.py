@@ -7,6 +7,7 @@ that they had passed; then recoveries are killed in the same way, until one is l
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import multiprocessing
@@ -184,14 +185,16 @@ class _Worker:
 
     def _act(self, cell: Cell, appointment_id: str) -> None:
         """Carry the command out as an integrator's process would; runs in a child."""
-        product = self.product
-        if cell.weather.cold:
-            product = Lifecycle(self.ground.url, zocdoc=self.standin.client(), timing=AT_ONCE)
-        try:
-            send(product, cell.command, appointment_id, actor="job:crash")
-        except LifecycleError:
-            if cell.weather.fault is None:
-                raise
+        with contextlib.ExitStack() as stack:
+            product = self.product
+            if cell.weather.cold:
+                client = stack.enter_context(self.standin.client())
+                product = stack.enter_context(Lifecycle(self.ground.url, zocdoc=client, timing=AT_ONCE))
+            try:
+                send(product, cell.command, appointment_id, actor="job:crash")
+            except LifecycleError:
+                if cell.weather.fault is None:
+                    raise
 
     def _batch(self, batch: list[Cell]) -> None:
         cases = list(zip(batch, self._prepare(batch), strict=True))

@@ -32,6 +32,8 @@ TIMING: Final = Timing(
     send_window=0.7, lease_margin=0.2, settle=0.05, spacing=(0.05, 0.05), read_backoff=0.02, failed_reads=3
 )
 DEADLINE: Final = 1.5
+PATIENT: Final = 60.0
+"""Deadline of calls that only the send window may end."""
 
 UNSENT: Final = (Point.INTENT_COMMITTED, Point.TOKEN_FETCHED)
 SENT: Final = (Point.REQUEST_SENT, Point.ANSWER_ARRIVING, Point.ANSWER_UNREAD, Point.ANSWER_CLASSIFIED)
@@ -78,6 +80,7 @@ class _Bedroom:
     def __init__(self, report: Report, ground: Ground, standin: Standin, client: ZocdocClient, folder: Path) -> None:
         self.report, self.ground, self.standin, self.folder = report, ground, standin, folder
         self.product = Lifecycle(ground.url, zocdoc=client, timing=TIMING)
+        self.patient = Lifecycle(ground.url, zocdoc=standin.client(deadline=PATIENT), timing=TIMING)
         self.logs = (folder / f"{ground.name}-{number}.log" for number in itertools.count())
 
     def run(self) -> None:
@@ -89,9 +92,9 @@ class _Bedroom:
         self.report.check(self.ground.name, evidence.end_faults(self.ground.raw(), self.standin))
         self.product.close()
 
-    def _sleep(self, command: str, point: Point) -> Sleeper:
+    def _sleep(self, product: Lifecycle, command: str, point: Point) -> Sleeper:
         appointment_id, log = self._tracked(), next(self.logs)
-        pid = forks.stopped_at(lambda: self._act(command, appointment_id), forks.Passed(), point, log)
+        pid = forks.stopped_at(lambda: self._act(product, command, appointment_id), forks.Passed(), point, log)
         self.report.counts["processes stopped"] += 1
         return Sleeper(command, point, appointment_id, pid, log)
 
@@ -101,10 +104,10 @@ class _Bedroom:
         self.product.close()
         return appointment_id
 
-    def _act(self, command: str, appointment_id: str) -> None:
+    def _act(self, product: Lifecycle, command: str, appointment_id: str) -> None:
         code = DONE
         try:
-            send(self.product, command, appointment_id, actor="job:sleeper")
+            send(product, command, appointment_id, actor="job:sleeper")
         except NotSent:
             code = NOT_SENT
         except OutcomeUnknown:
@@ -112,7 +115,7 @@ class _Bedroom:
         os._exit(code)
 
     def _oversleep_the_window(self) -> None:
-        sleepers = [self._sleep(command, point) for command in COMMANDS for point in UNSENT]
+        sleepers = [self._sleep(self.patient, command, point) for command in COMMANDS for point in UNSENT]
         time.sleep(TIMING.send_window + 0.1)
         for sleeper in sleepers:
             story = f"{self.ground.name}: {sleeper.command} stopped at {sleeper.point} past the send window"
@@ -122,7 +125,7 @@ class _Bedroom:
             self.report.expect(story, found=self.standin.posts()[sleeper.appointment_id], expected=0)
 
     def _oversleep_the_lease(self) -> None:
-        sleepers = [self._sleep(command, point) for command in COMMANDS for point in (*UNSENT, *SENT)]
+        sleepers = [self._sleep(self.product, command, point) for command in COMMANDS for point in (*UNSENT, *SENT)]
         recovery = self.product.recover(wait=20.0)
         self.report.expect(f"{self.ground.name}: settled", found=len(recovery.settled), expected=len(sleepers))
         self.product.close()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
-import random
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable
 
 OWN: Final = "d04b049a-41b1-4aba-9268-d8973cf72cdd"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lifecycle.zocdoc import AppointmentData
 
 FAULTS: Final = (*[None] * 300, *outcomes.Reason)
+_HIDDEN: Final = {"notes", "developer_patient_id"}
 _AFTERS: Final = (
     "0",
     "7",
@@ -75,7 +76,7 @@ def _try_command(answer: Answer, figures: Figures) -> None:
             figures.note(repr(answer.body[:2000]), "a status that cannot be kept")
     else:
         figures.strict += is_valid
-        if is_valid and answer.http_status == 200 and not isinstance(outcome, outcomes.Unknown):  # noqa: PLR2004 # OK
+        if is_valid and answer.http_status == 200 and not isinstance(outcome, outcomes.Unknown):
             figures.note(repr(answer.body[:2000]), "a success that is neither applied nor unknown")
     for text in (outcome.request_id, *getattr(outcome, "fields", ()), getattr(outcome, "error_type", None)):
         if text is not None and not (_is_code(text, 200) and text.isascii()):
@@ -100,7 +101,7 @@ def _try_page(answer: Answer, figures: Figures) -> None:
 def _check_reading(appointment: AppointmentData, answer: Answer, figures: Figures) -> None:
     figures.readings += 1
     _check_appointment(appointment, answer, figures)
-    if appointment.appointment_id != OWN or answer.http_status != 200 or answer.fault is not None:  # noqa: PLR2004 # OK
+    if appointment.appointment_id != OWN or answer.http_status != 200 or answer.fault is not None:
         figures.note(repr(answer.body[:2000]), "read what is no reading")
 
 
@@ -108,7 +109,7 @@ def _check_appointment(appointment: AppointmentData, answer: Answer, figures: Fi
     times = (appointment.start_time, appointment.created_time_utc, appointment.last_modified_time_utc)
     names = (appointment.appointment_id, appointment.appointment_status, appointment.provider_location_id)
     hidden = {appointment.notes, appointment.developer_patient_id} - {None}
-    shown, told = repr(appointment), str({name: text for name, text in appointment if text not in hidden})
+    shown, told = repr(appointment), str([text for name, text in appointment if name not in _HIDDEN])
     is_sound = (
         all(each is None or isinstance(each.utcoffset(), timedelta) for each in times)
         and all(each is None or _is_code(each, 200) for each in names)

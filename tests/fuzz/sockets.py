@@ -11,7 +11,6 @@ import threading
 import time
 import zlib
 from contextlib import ExitStack, suppress
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
@@ -21,6 +20,7 @@ from tests.fuzz.pure import Figures
 from tests.fuzz.reference import is_success
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 DEADLINE: Final = 0.4
@@ -136,14 +136,20 @@ def _again(script: Script, call: str) -> bool:
 
 def may_count(raw: bytes, appointment_id: str, *, may_list_errors: bool) -> bool:
     """Tell whether these bytes can be read as a whole success by any fair reading of HTTP."""
-    status, head, rest = b"1", b"", raw
-    while status.startswith(b"1"):
-        head, _, rest = _divided(rest)
-        found = re.match(rb"\s*HTTP/1\.\S*\s+(\d{3})", head.decode("latin-1").replace("\xa0", " ").encode("latin-1"))
-        status = found[1] if found else b""
+    status, head, rest = _answer(raw)
     return status == b"200" and any(
         is_success(200, body, appointment_id, may_list_errors=may_list_errors) for body in _bodies(head, rest)
     )
+
+
+def _answer(raw: bytes) -> tuple[bytes, bytes, bytes]:
+    """Give the status, the head and the rest of the answer that follows any preliminary ones."""
+    status, head, rest = b"1", b"", raw
+    while status.startswith(b"1"):
+        head, _, rest = _divided(rest)
+        found = re.match(rb"\s*HTTP/1\.\S*[\s\xa0]+(\d{3})", head)
+        status = found[1] if found else b""
+    return status, head, rest
 
 
 def _divided(raw: bytes) -> tuple[bytes, bytes, bytes]:
@@ -220,7 +226,7 @@ def _call(client: ZocdocClient, server: Server, script: Script, call: str, figur
 
 def _judge(result: object, script: Script, requests: int, took: float) -> str:
     is_command = isinstance(result, (Applied, Rejected, NotSent, Unknown))
-    limited = re.match(rb"(\s*HTTP/1\.\S*\s+1\d\d[^\n]*\n(.+\n)*\r?\n)*\s*HTTP/1\.\S*\s+429", script.raw) is not None
+    limited = _answer(script.raw)[0] == b"429"
     if took > DEADLINE + GRACE:
         return f"took {took:.1f} s"
     if isinstance(result, (Applied, Reading)):

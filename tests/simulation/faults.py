@@ -16,7 +16,7 @@ POST_FAULTS = {
     "missing": 1,
     "bad_request": 2,
     "unprocessable": 1,
-    "conflict": 2,
+    "conflict": 3,
     "rate_limited_once": 1,
     "rate_limited": 2,
     "server_error_applied": 2,
@@ -41,7 +41,7 @@ GET_FAULTS = {
     "none": 80,
     "read_failed": 7,
     "read_forbidden": 2,
-    "read_missing": 1,
+    "read_missing": 2,
     "read_late": 7,
     "read_stale": 3,
 }
@@ -95,7 +95,7 @@ SETTLE = (
     "after_commit",
     "settlement_committed",
 )
-SCAN = ("recovery_scanned", "transaction_open", "before_commit", "after_commit", "read_claimed")
+SCAN = ("claim.recovery_scanned", "claim.transaction_open", "claim.before_commit", "read.read_claimed")
 STALLS = {
     "intent": ("before_intent", "after_commit"),
     "send": ("intent_committed", "token_fetched", "request_sent", "answer_unread"),
@@ -116,8 +116,8 @@ def legal_cells() -> frozenset[tuple[str, str, str]]:
         cells |= {(fault, "post", command) for fault in POST_FAULTS if is_legal(fault, command)}
         cells |= {(fault, "settle.read", command) for fault in GET_FAULTS}
         cells |= {(fault, "conflict.read", command) for fault in GET_FAULTS}
-    cells |= {("kill", f"claim.{point}", "-") for point in SCAN}
-    cells |= {(fault, "claim.transaction_open", "-") for fault in ("kill", "database")}
+    cells |= {("kill", point, "-") for point in SCAN}
+    cells |= {("database", f"claim.{point}", "-") for point in ("transaction_open", "before_commit", "after_commit")}
     cells |= {(fault, "follow.read", "-") for fault in GET_FAULTS}
     return frozenset(cells)
 

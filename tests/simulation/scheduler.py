@@ -47,6 +47,7 @@ class Scheduler:
         self._workers: list[Worker] = []
         self._all_done = threading.Lock()
         self.current: Worker | None = None
+        self.is_held = False
 
     def run(self, count: int, body: Callable[[Worker], None]) -> None:
         """Start so many workers and wait until each one's body has returned."""
@@ -64,6 +65,9 @@ class Scheduler:
 
     def pause(self, worker: Worker, seconds: float = 0.0) -> None:
         """Let others run; come back at the earliest after so many seconds."""
+        if self.is_held:
+            self._clock.advance(seconds)
+            return
         if self._rng.random() < STAYS and not seconds:
             return
         worker.wake_at = round(self._clock.elapsed + seconds, 6)

@@ -112,6 +112,7 @@ class Site:
         made = Database(f"sqlite:///{self._template}")
         schema.upgrade(made)
         made.close()
+        self.tamper = ""
         self._clock = clock.Clock()
         self.storage = Storage(f"sqlite:///{self.path}", now=lambda: self._clock.now())
         # Records that nobody keeps would cost a fifth of the time.
@@ -123,6 +124,9 @@ class Site:
         for suffix in ("", "-wal", "-shm"):
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
         shutil.copyfile(self._template, self.path)
+        if self.tamper:
+            with contextlib.closing(sqlite3.connect(self.path)) as connection:
+                connection.executescript(self.tamper)
         self._clock, self.storage.world = world.clock, world
 
 
@@ -152,6 +156,7 @@ class World:
         self._site, self._size, self._rates = site, commands, rates
         self._scheduler = Scheduler(self.rng, self.clock, self._tick)
         self._is_calm = False
+        self._open_at_most = min(OPEN_AT_MOST, 5 + commands // 4)
         self._numbers = Counter[str]()
         self._accepted = 0
         self._untracked: list[str] = []
@@ -169,10 +174,12 @@ class World:
         self._site.renew(self)
         self._peephole = sqlite3.connect(self._site.path, isolation_level=None, check_same_thread=False, timeout=0)
         with patches.applied(self), points.armed(self.reach):
+            self._scheduler.run(WORKERS, self._work)
+            self._is_calm = True
             try:
-                self._scheduler.run(WORKERS, self._work)
-                self._is_calm = True
                 self._settle()
+            except Exception as error:  # noqa: BLE001 # whatever it is, it is a finding
+                self.found.surprises.append(f"-: recovery raised {type(error).__name__}: {error}")
             finally:
                 self._peephole.close()
         self._site.storage.close()
@@ -228,6 +235,14 @@ class World:
         if worker.is_dead:
             raise Killed
         self._scheduler.pause(worker, seconds)
+
+    def hold(self) -> None:
+        """For a planted bug that holds the write lock: nobody else may run now, or all would wait for the lock."""
+        self._scheduler.is_held = True
+
+    def release(self) -> None:
+        """Let others run again."""
+        self._scheduler.is_held = False
 
     def before_reading(self) -> None:
         """Be told that the product opens a reading transaction."""
@@ -392,6 +407,7 @@ class World:
         except BaseException as error:  # noqa: BLE001 # whatever it is, it is a finding
             told, call.result = {}, f"unexpected {type(error).__name__}"
             self.found.surprises.append(f"{task.appointment_id}: {task.actor} got {type(error).__name__}: {error}")
+        self.release()
         call.told, call.ended_at = told, self.clock.elapsed
         call.command_id = told.get("command_id", call.command_id)
         self.found.calls.append(call)
@@ -456,7 +472,7 @@ class World:
         return self._wish()
 
     def _wish(self) -> Task:
-        if len(self._open) < OPEN_AT_MOST:
+        if len(self._open) < self._open_at_most:
             if not self._untracked:
                 self._book()
             return self._follow(self.rng.choice(self._untracked))

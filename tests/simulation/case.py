@@ -1,0 +1,90 @@
+"""The evidence of one world, put in order for the checks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tests.simulation import clock
+
+if TYPE_CHECKING:
+    from tests.simulation.evidence import Call, Evidence, Row
+    from tests.simulation.remote import Change, Read, Request, Remote
+
+RECOVERING = frozenset({"settle", "calm"})
+"""Where reads are made that settle a command."""
+
+REPLICA_LAG = 5.0
+"""Seconds by which a read may tell of the past."""
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What was found: violations, and what was counted apart because the promise does not cover it.
+
+    A late zombie is a request that took effect after its command was taken for not applied: it must be flagged, unless
+    nothing of it could be seen. An effect is undone when the provider puts back, to the letter, what a command did
+    before anybody looked.
+    """
+
+    violations: list[str] = field(default_factory=list)
+    zombies_flagged: int = 0
+    zombies_invisible: int = 0
+    undone: int = 0
+
+
+class Case:
+    """Evidence by appointment and by command. `requests` of a command are those sent while it was active, for it."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.evidence = evidence
+        self.verdict = Verdict()
+        self.remote: Remote = evidence.remote
+        self.commands = evidence.commands
+        self.calls: dict[str, Call] = {call.actor: call for call in evidence.calls}
+        self.events: dict[str, list[Row]] = defaultdict(list)
+        self.of_command: dict[str, list[Row]] = defaultdict(list)
+        for event in evidence.events:
+            event["at"] = clock.seconds(event["recorded_at"])
+            self.events[event["appointment_id"]].append(event)
+            self.of_command[event["command_id"]].append(event)
+        self.reads: dict[str, list[Read]] = defaultdict(list)
+        for read in self.remote.reads:
+            self.reads[read.appointment_id].append(read)
+        self.requests: dict[str, list[Request]] = defaultdict(list)
+        for request in self.remote.requests:
+            if intent := self.intent(request):
+                self.requests[intent[0]].append(request)
+
+    def intent(self, request: Request) -> tuple[str, str, int, str] | None:
+        """Find the committed, active command that a request was sent for: its sender's own, or the one it retries."""
+        call = self.calls.get(request.caller)
+        for row in request.witness.active:
+            is_retried = call is not None and call.kind == "resolve" and call.command_id == row[0]
+            if is_retried or row[3] == request.caller:
+                return row
+        return None
+
+    def reads_of(self, appointment_id: str, since: float, until: float) -> list[Read]:
+        """List the reads that told something, made and answered between two moments."""
+        return [
+            read
+            for read in self.reads[appointment_id]
+            if read.status is not None and read.at >= since and (read.returned_at or 0.0) <= until
+        ]
+
+    def recovering_reads(self, appointment_id: str, since: float, until: float) -> list[Read]:
+        """List those of them that recovery made."""
+        return [read for read in self.reads_of(appointment_id, since, until) if read.site in RECOVERING]
+
+    def read_of(self, event: Row) -> Read | None:
+        """Find the read that an event quotes by its request id."""
+        request_id = str(event["zocdoc_request_id"] or "")
+        return self.remote.reads[int(request_id[5:])] if request_id.startswith("read-") else None
+
+    def around(self, request: Request) -> tuple[Change, Change, list[Change]]:
+        """Give Zocdoc's state before and after a request's effect, and what came later."""
+        changes = self.remote.bookings[request.appointment_id].changes
+        index = next(index for index, change in enumerate(changes) if change.request == request.number)
+        return changes[index - 1], changes[index], changes[index + 1 :]
