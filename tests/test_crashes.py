@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(600)
 KILLS = 2000
 STOPS = 20
 COLD = 10
-ROUNDS = 20
+ROUNDS = 15
 
 
 @pytest.fixture(scope="module")

@@ -26,13 +26,16 @@ if TYPE_CHECKING:
 ACTIVE = {"queued", "sending", "uncertain"}
 ENDED = {"applied", "rejected", "not_sent", "needs_attention"}
 CLOSING = {
-    "command_applied",
-    "arrival_marked",
-    "command_rejected",
-    "command_not_sent",
-    "attention_needed",
+    "command_applied": "applied",
+    "arrival_marked": "applied",
+    "command_rejected": "rejected",
+    "command_not_sent": "not_sent",
+    "attention_needed": "needs_attention",
 }
-"""Events after which another command may be accepted."""
+"""Events after which another command may be accepted, and the state that each tells."""
+
+NOTES = {"outcome_checked", "late_answer_received"}
+"""Events about a command that may stand anywhere after its acceptance."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +86,21 @@ def intent_faults(seen: Evidence) -> list[str]:
     return found
 
 
+def doubt_faults(seen: Evidence) -> list[str]:
+    """At any time, an appointment is in doubt if and only if a command on it is uncertain or needs attention."""
+    doubtful = {row["appointment_id"] for row in seen.commands if row["state"] in {"uncertain", "needs_attention"}}
+    return [
+        f"{row['appointment_id']}: in_doubt is {bool(row['in_doubt'])}"
+        for row in seen.appointments
+        if bool(row["in_doubt"]) != (row["appointment_id"] in doubtful)
+    ]
+
+
 def end_faults(engine: sa.Engine, standin: Standin) -> list[str]:
     """Judge what must hold once recovery is through and the remote is quiet (I1, I2, I3, I4, I5, I6, I8, I17)."""
     seen = gather(engine, standin)
     remote = standin.remote(row["appointment_id"] for row in seen.appointments)
-    found = [*trail_faults(engine), *intent_faults(seen)]
+    found = [*trail_faults(engine), *intent_faults(seen), *doubt_faults(seen), *_untold(engine, seen)]
     for row in seen.commands:
         found += _command_faults(row)
     for row in seen.appointments:
@@ -121,8 +134,6 @@ def _appointment_faults(row: dict[str, Any], seen: Evidence, remote: tuple[str, 
         found.append(f"{who}: {processed} requests for {len(commands)} commands")
     found += _reschedule_faults(who, commands, calls)
     in_doubt = bool(row["in_doubt"])
-    if in_doubt != bool(states["needs_attention"] + states["uncertain"]):
-        found.append(f"{who}: in_doubt is {in_doubt} with {dict(states)}")
     if (row["status"], instant(row["start_time"])) != remote and not in_doubt:
         found.append(f"{who}: {row['status']} {row['start_time']} here, {remote} there, and nobody is told")
     return found
@@ -160,6 +171,27 @@ def _overlaps(engine: sa.Engine) -> list[str]:
         elif row["event"] in CLOSING and open_command.pop(who, None) != row["command_id"]:
             found.append(f"{who}: {row['event']} of {row['command_id']}, which was not active")
     return found
+
+
+def _untold(engine: sa.Engine, seen: Evidence) -> list[str]:
+    """The trail tells each command: accepted, lost if it was, and the end that its row shows; nothing else."""
+    told: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    late: dict[str, str] = {}
+    for row in trail.rows_of(engine):
+        if row["command_id"] is not None and row["event"] not in NOTES:
+            told[row["command_id"]].append(row)
+        elif row["event"] == "late_answer_received" and told[row["command_id"]][-1]["event"] == "attention_needed":
+            # An answer settles what reading could not, unless it was lost as well.
+            late[row["command_id"]] = row["outcome"].replace("unknown", "needs_attention")
+    found = []
+    for command in seen.commands:
+        events = told.pop(command["command_id"], [])
+        names = [event["event"] for event in events]
+        told_end = late.get(command["command_id"]) or (CLOSING.get(names[-1], "") if names else "")
+        lost = ["outcome_lost"] if events and (events[-1]["source"] == "recovery" or "outcome_lost" in names) else []
+        if names[:-1] != ["command_accepted", *lost] or told_end != command["state"]:
+            found.append(f"{command['appointment_id']}: {command['command_id']} is {command['state']}, told as {names}")
+    return found + [f"{command_id}: events without a command" for command_id in told]
 
 
 def _changing(calls: Iterable[Entry]) -> list[Entry]:

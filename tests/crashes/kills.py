@@ -233,6 +233,7 @@ class _Worker:
             self.report.expect(f"{cell}: {states} is open", found="sending" in states, expected=commits == 1)
         batch = f"after kills of {next(iter(expected.values()))[0].command}"
         self.report.check(batch, evidence.trail_faults(self.ground.raw()) + evidence.intent_faults(seen))
+        self.report.check(batch, evidence.doubt_faults(seen))
 
     def _kill_recoveries(self, command: str) -> None:
         """Kill recovery after recovery; each leaves the trail sound and has sent nothing."""
@@ -247,6 +248,7 @@ class _Worker:
             self.report.check(story, evidence.trail_faults(self.ground.raw()))
             self.report.expect(f"{story}: sends nothing", found=self.standin.posts(), expected=posts)
             seen = evidence.gather(self.ground.raw(), self.standin)
+            self.report.check(story, evidence.doubt_faults(seen))
             if seen.events < events:
                 self.report.violations.append(f"{story}: {events} events became {seen.events}")
             events = seen.events

@@ -30,6 +30,12 @@ MEMORY = Path("/dev/shm")  # noqa: S108 # a folder of our own is made in it
 """Where databases lie whose processes are killed: that tests no durability (the system's cache survives), so no disk
 is waited for. What is cut, stopped or filled lies on the disk."""
 
+LONGEST_RECOVERY = 8.0
+"""Seconds after which a recovery that does not come to its end is given up, and judged as it stands."""
+
+LONGEST_TEXT = 400
+"""Characters of a value in a finding."""
+
 SHOWN = 20
 """Findings printed; their number is always told."""
 
@@ -64,7 +70,7 @@ class Report:
     def expect(self, story: str, *, found: object, expected: object) -> None:
         """Keep a difference."""
         if found != expected:
-            self.violations.append(f"{story}: expected {expected!r}, found {found!r}")
+            self.violations.append(f"{story}: expected {_short(expected)}, found {_short(found)}")
 
     def document(self) -> dict[str, Any]:
         """Give what is printed."""
@@ -76,10 +82,17 @@ class Report:
         }
 
 
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}..."
+
+
 def recover_at_once(product: Lifecycle, ground: Ground) -> int:
     """Recover to the end with the waiting taken out: whatever waits is due at once. Gives how many were settled."""
     grounds.hasten(ground.raw())
-    return len(story.recover(product._resources, wait=60.0, sleep=lambda _: grounds.hasten(ground.raw())).settled)
+    return len(
+        story.recover(product._resources, wait=LONGEST_RECOVERY, sleep=lambda _: grounds.hasten(ground.raw())).settled
+    )
 
 
 def end(report: Report, name: str, product: Lifecycle, ground: Ground, standin: Standin) -> None:

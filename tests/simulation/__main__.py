@@ -7,8 +7,12 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.simulation import running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def main() -> int:
@@ -21,12 +25,20 @@ def main() -> int:
     given = parser.parse_args()
     began = time.monotonic()
     results = running.run(given.commands, given.seed, processes=given.processes, keep_log=given.log is not None)
-    if given.log is not None:
-        results = list(results)
-        given.log.write_text("\n".join(line for result in results for line in result.log), encoding="utf-8")
-    summed = running.summary(results, began)
+    summed = running.summary(_logged(results, given.log), began)
     sys.stdout.write(json.dumps(summed, indent=2) + "\n")
     return 1 if summed["violations"] else 0
+
+
+def _logged(results: Iterator[running.Result], file: Path | None) -> Iterator[running.Result]:
+    """Write each world's log as it comes, so that memory stays flat."""
+    if file is None:
+        yield from results
+        return
+    with file.open("w", encoding="utf-8") as log:
+        for result in results:
+            log.writelines(f"{line}\n" for line in result.log)
+            yield result
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from tests.simulation import clock
 
 if TYPE_CHECKING:
     from tests.simulation.evidence import Call, Evidence, Row
-    from tests.simulation.remote import Change, Read, Request, Remote
+    from tests.simulation.remote import Change, Read, Remote, Request
 
 RECOVERING = frozenset({"settle", "calm"})
 """Where reads are made that settle a command."""

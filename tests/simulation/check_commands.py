@@ -9,7 +9,7 @@ from tests.simulation import clock, documents
 from tests.simulation.case import REPLICA_LAG
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from tests.simulation.case import Case
     from tests.simulation.evidence import Row
@@ -48,8 +48,8 @@ def check(case: Case) -> Iterator[str]:
         yield from _inferred(case, where, command, events)
 
 
-def _told(where: str, command: Row, events: list[Row]) -> Iterator[str]:
-    """I5 for commands: the trail tells how it began, each attempt, and how it ended. Returns the event that ended it."""
+def _told(where: str, command: Row, events: list[Row]) -> Generator[str, None, Row | None]:
+    """I5 for commands: the trail tells how it began, each attempt, how it ended. Returns the event that ended it."""
     kinds = [event["event"] for event in events]
     if kinds[:1] != ["command_accepted"] or kinds.count("command_accepted") != 1:
         yield f"{where}: I5: the trail of the command is {kinds}"
@@ -69,7 +69,7 @@ def _told(where: str, command: Row, events: list[Row]) -> Iterator[str]:
 
 def _overrules(command: Row, event: Row) -> bool:
     """Tell whether it is the late answer that overruled what reading had inferred."""
-    return event["event"] == "late_answer_received" and command["reason_code"] == "answered_late"
+    return (event["event"], command["reason_code"]) == ("late_answer_received", "answered_late")
 
 
 def _truth(case: Case, where: str, command: Row, ending: Row) -> Iterator[str]:

@@ -9,7 +9,7 @@ from tests import trail
 from tests.simulation import documents
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from tests.simulation.case import Case
     from tests.simulation.evidence import Row
@@ -31,8 +31,9 @@ def check(case: Case) -> Iterator[str]:
     yield from _kept(case)
 
 
-def _folded(events: list[Row]) -> Iterator[str]:
-    status, head, moment = None, "0" * 64, 0.0
+def _folded(events: list[Row]) -> Generator[str, None, str | None]:
+    status: str | None = None
+    head, moment = "0" * 64, 0.0
     for number, event in enumerate(events, start=1):
         where = f"{event['appointment_id']}/{event['appointment_seq']}"
         if event["appointment_seq"] != number:

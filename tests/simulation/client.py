@@ -1,9 +1,8 @@
-"""A client with the product's interface and no network: faults are drawn, requests are handed to the simulated Zocdoc."""
+"""A client with the product's interface and no network: draws faults, and hands requests to the simulated Zocdoc."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from lifecycle import points, zocdoc
@@ -82,7 +81,7 @@ class Client:
     def get(self, appointment_id: str) -> zocdoc.Reading:
         """Read."""
         world, site = self.world, self.world.read_site(appointment_id)
-        fault = world.draw(faults.GET_FAULTS, f"{site}.read", world.commands.get(appointment_id, "-"))
+        fault = world.draw(faults.GET_FAULTS, f"{site}.read", "-" if site == "follow" else world.wished(appointment_id))
         world.pause(world.rng.random() * 0.2)
         read = world.receive_read(appointment_id, fault, site)
         if fault == "read_failed":
@@ -94,8 +93,8 @@ class Client:
         booking = world.remote.bookings[appointment_id]
         told = _state(booking, world.clock.elapsed - (world.rng.random() * 5 if fault == "read_stale" else 0.0))
         world.pause(world.rng.uniform(1, DEADLINE - 1) if fault == "read_late" else world.rng.random() * 0.2)
-        read.told_at, read.status, read.start = told.at, told.status, told.start
-        read.modified, read.returned_at = booking.modified(told), world.clock.elapsed
+        read.status, read.start, read.modified = told.status, told.start, booking.modified(told)
+        read.returned_at = world.clock.elapsed
         world.note(appointment_id, "read", (read.number, told.status, str(told.start), fault))
         data = zocdoc.AppointmentData.model_validate(remote.payload(booking, told))
         return zocdoc.Reading(data, f"read-{read.number}")
@@ -191,8 +190,3 @@ def _transit(world: World, fault: str) -> float | None:
 def _state(booking: remote.Booking, moment: float) -> remote.Change:
     """Give the state that an appointment had at a moment."""
     return next((change for change in reversed(booking.changes) if change.at <= moment), booking.changes[0])
-
-
-def start_text(moment: datetime) -> str:
-    """Write a start as callers do."""
-    return moment.isoformat(timespec="seconds")

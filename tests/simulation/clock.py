@@ -40,6 +40,11 @@ def text(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+def since(moment: datetime) -> float:
+    """Tell an instant in simulated seconds."""
+    return (moment - BEGINNING).total_seconds()
+
+
 def seconds(stored: str) -> float:
     """Read an instant of the database as simulated seconds."""
-    return (datetime.fromisoformat(stored) - BEGINNING).total_seconds()
+    return since(datetime.fromisoformat(stored))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from tests.simulation.remote import Witness
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,23 +22,21 @@ Entry = tuple[float, str, str, str, object]
 
 @dataclass(slots=True)
 class Call:
-    """One call of the public interface and what its caller was told."""
+    """One call of the public interface and what its caller was told: `Done`, or the error and its facts."""
 
     actor: str
     kind: str
     appointment_id: str
-    command: str = ""
-    key: str | None = None
-    command_id: str | None = None
-    began_at: float = 0.0
-    ended_at: float = 0.0
+    command: str
+    key: str | None
+    command_id: str
     result: str = ""
     told: Row = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Evidence:
-    """All of it. `before_sync` is the database before the last reads, `rows` after them."""
+    """All of it. `before_sync` is the appointments' rows before the last reads, the others are after them."""
 
     seed: int
     remote: Remote
@@ -44,7 +45,6 @@ class Evidence:
     surprises: list[str] = field(default_factory=list)
     cells: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     kills: int = 0
-    ended_at: float = 0.0
     settled_in: float = 0.0
     is_settled: bool = False
     before_sync: dict[str, Row] = field(default_factory=dict)
@@ -56,13 +56,11 @@ class Evidence:
 
 def collect(evidence: Evidence, path: Path) -> None:
     """Read the rows as they are stored."""
-    connection = sqlite3.connect(path)
-    connection.row_factory = sqlite3.Row
-    evidence.appointments = appointments(connection)
-    evidence.commands = {row["command_id"]: row for row in _rows(connection, "SELECT * FROM lifecycle_commands")}
-    evidence.events = _rows(connection, "SELECT * FROM lifecycle_audit_events ORDER BY seq")
-    evidence.integrity = connection.execute("PRAGMA integrity_check").fetchone()[0]
-    connection.close()
+    with closing(sqlite3.connect(path)) as connection:
+        evidence.appointments = appointments(connection)
+        evidence.commands = {row["command_id"]: row for row in _rows(connection, "SELECT * FROM lifecycle_commands")}
+        evidence.events = _rows(connection, "SELECT * FROM lifecycle_audit_events ORDER BY seq")
+        evidence.integrity = connection.execute("PRAGMA integrity_check").fetchone()[0]
 
 
 def appointments(connection: sqlite3.Connection) -> dict[str, Row]:
@@ -70,6 +68,33 @@ def appointments(connection: sqlite3.Connection) -> dict[str, Row]:
     return {row["appointment_id"]: row for row in _rows(connection, "SELECT * FROM lifecycle_appointments")}
 
 
+def witness(connection: sqlite3.Connection, appointment_id: str) -> Witness:
+    """Look at the database as another process does while a request arrives at Zocdoc."""
+    active = connection.execute(
+        "SELECT command_id, state, attempt, actor FROM lifecycle_commands"
+        " WHERE appointment_id = ? AND state IN ('queued', 'sending', 'uncertain')",
+        (appointment_id,),
+    ).fetchall()
+    head = connection.execute(
+        "SELECT appointment_seq, hash FROM lifecycle_audit_events WHERE appointment_id = ?"
+        " ORDER BY appointment_seq DESC LIMIT 1",
+        (appointment_id,),
+    ).fetchone()
+    rows = connection.execute("SELECT max(seq) FROM lifecycle_audit_events").fetchone()[0]
+    return Witness(is_locked(connection), tuple(active), head, rows or 0)
+
+
+def is_locked(connection: sqlite3.Connection) -> bool:
+    """Tell whether somebody holds the write lock, which nobody may while HTTP is in the air."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError:
+        return True
+    connection.execute("ROLLBACK")
+    return False
+
+
 def _rows(connection: sqlite3.Connection, query: str) -> list[Row]:
-    connection.row_factory = sqlite3.Row
-    return [dict(row) for row in connection.execute(query)]
+    cursor = connection.execute(query)
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]

@@ -64,13 +64,14 @@ DATABASE_POINTS = IN_TRANSACTION | {"after_commit"}
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """How probable the faults at labelled points are, each time a point is passed. All zero: a calm world."""
+    """How probable faults are when a labelled point is passed, the provider's acts at a step, and reads at a draw."""
 
     kill: float = 0.004
     database: float = 0.006
     outage: float = 0.001
     stall: float = 0.006
     provider: float = 0.012
+    sync: float = 0.03
 
 
 INTENT = ("before_intent", "transaction_open", "intent_uncommitted", "audit_inserted", "before_commit", "after_commit")

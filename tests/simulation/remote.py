@@ -26,7 +26,6 @@ OVER = {"cancelled", "booking_failed", "no_show"}
 OPEN = CANCELLABLE - {"booking_failed"}
 STATUSES = sorted(CANCELLABLE | OVER)
 NO_SHOW_WINDOW = timedelta(days=2)
-ZONES = (timedelta(hours=-5), timedelta(0), timedelta(hours=5, minutes=30))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,6 @@ class Change:
     request: int | None
     status: str
     start: datetime
-    moved_time: bool = False
 
 
 @dataclass(slots=True)
@@ -49,7 +47,6 @@ class Booking:
     tells_modified: bool
     is_coarse: bool
     changes: list[Change]
-    arrivals: int = 0
 
     @property
     def now(self) -> Change:
@@ -91,7 +88,7 @@ class Request:
 
 @dataclass(slots=True)
 class Read:
-    """A GET: who asked, the moment whose state it tells, and what it told (nothing, if it failed)."""
+    """A GET: who asked, in which story (`site`), and what it told when (nothing, if it failed)."""
 
     number: int
     at: float
@@ -100,7 +97,6 @@ class Read:
     fault: str
     is_locked: bool
     site: str
-    told_at: float | None = None
     status: str | None = None
     start: datetime | None = None
     modified: str | None = None
@@ -139,7 +135,7 @@ class Remote:
         """Change an appointment as the provider or Zocdoc does."""
         self.advance()
         booking = self.bookings[appointment_id]
-        self._change(booking, Change(self.clock.elapsed, None, status, start or booking.now.start))
+        booking.changes.append(Change(self.clock.elapsed, None, status, start or booking.now.start))
         self.note(appointment_id, "provider", (status, str(booking.now.start)))
 
     def send(self, request: Request, *, after: float | None) -> None:
@@ -154,6 +150,13 @@ class Remote:
     def is_under_way(self, appointment_id: str) -> bool:
         """Tell whether a request for the appointment has not been processed yet."""
         return any(self.requests[number].appointment_id == appointment_id for _, number in self._in_transit)
+
+    def had_effect(self, command_id: str) -> bool:
+        """Tell whether a request of a command changed its appointment."""
+        return any(
+            request.has_effect and any(row[0] == command_id for row in request.witness.active)
+            for request in self.requests
+        )
 
     def last_due(self) -> float:
         """Tell when the last request under way is processed."""
@@ -179,9 +182,7 @@ class Remote:
         status, start = self._answer(request, before.status), before.start
         if request.start_time is not None and status != "reschedule_failed":
             start = datetime.fromisoformat(request.start_time)
-        if request.operation == "mark_arrived":
-            booking.arrivals += 1
-        self._change(booking, Change(due, request.number, status, start, moved_time=start != before.start))
+        booking.changes.append(Change(due, request.number, status, start))
 
     def _answer(self, request: Request, status: str) -> str:
         if request.fault == "unknown_status":
@@ -192,9 +193,6 @@ class Remote:
             failed = "reschedule_failed"
             return self.rng.choices(["rescheduled", "pending_reschedule", failed, status], [50, 20, 15, 15])[0]
         return {"confirm": "confirmed", "cancel": "cancelled", "mark_no_show": "no_show"}.get(request.operation, status)
-
-    def _change(self, booking: Booking, change: Change) -> None:
-        booking.changes.append(change)
 
 
 def _judge(request: Request, now: Change, moment: datetime) -> int:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
-import tempfile
+import multiprocessing.util
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation import checker, faults
-from tests.simulation.world import Site, World
+from tests.simulation.site import Site
+from tests.simulation.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from multiprocessing.pool import Pool
 
     from tests.simulation.evidence import Evidence
 
@@ -61,28 +61,33 @@ def run(commands: int, seed: int, *, processes: int = 1, keep_log: bool = False)
     """Live through all worlds, in the order of the plan whatever the number of processes."""
     worlds = plan(commands, seed)
     if processes == 1:
-        with site() as place:
+        with closing(Site()) as own:
             for world_seed, size in worlds:
-                yield live(place, world_seed, size, keep_log=keep_log)
+                yield live(own, world_seed, size, keep_log=keep_log)
         return
-    with multiprocessing.get_context("spawn").Pool(processes, _begin) as pool:
-        yield from pool.imap(partial(_live_here, keep_log=keep_log), worlds)
+    with pool(processes) as workers:
+        yield from workers.imap(partial(_live_here, keep_log=keep_log), worlds)
 
 
 @contextmanager
-def site() -> Iterator[Site]:
-    """Make a place for worlds, in memory where the system has such a folder, and remove it."""
-    with tempfile.TemporaryDirectory(prefix="simulation-", dir=_memory()) as folder:
-        made = Site(Path(folder))
-        yield made
-        made.storage.close()
+def pool(processes: int) -> Iterator[Pool]:
+    """Start processes, each with a place for worlds of its own; they are gone, and their places, after the block."""
+    with multiprocessing.get_context("spawn").Pool(processes, _begin) as workers:
+        yield workers
+        workers.close()
+        workers.join()
 
 
-def live(place: Site, seed: int, commands: int, *, keep_log: bool = False) -> Result:
+def place() -> Site:
+    """Give the place of this process, if it is one of a pool."""
+    return _places[0]
+
+
+def live(site: Site, seed: int, commands: int, *, keep_log: bool = False) -> Result:
     """Live through one world and judge it; if it fails, find a smaller one that fails too and tell its story."""
-    result, _ = _judged(place, seed, commands, keep_log=keep_log)
+    result, _ = _judged(site, seed, commands, keep_log=keep_log)
     if result.violations:
-        result.story = _story(place, seed, commands)
+        result.story = _story(site, seed, commands)
     return result
 
 
@@ -113,8 +118,8 @@ def summary(results: Iterable[Result], began: float) -> dict[str, Any]:
     }
 
 
-def _judged(place: Site, seed: int, commands: int, *, keep_log: bool = False) -> tuple[Result, Evidence]:
-    found = World(place, seed=seed, commands=commands, rates=faults.Rates()).run()
+def _judged(site: Site, seed: int, commands: int, *, keep_log: bool = False) -> tuple[Result, Evidence]:
+    found = World(site, seed=seed, commands=commands, rates=faults.Rates()).run()
     verdict = checker.check(found)
     log = [repr(entry) for entry in found.log] + [event["hash"] for event in found.events]
     digest = hashlib.sha256("\n".join(log).encode()).hexdigest()
@@ -137,11 +142,11 @@ def _judged(place: Site, seed: int, commands: int, *, keep_log: bool = False) ->
     return result, found
 
 
-def _story(place: Site, seed: int, commands: int) -> list[str]:
+def _story(site: Site, seed: int, commands: int) -> list[str]:
     """Halve the world for as long as it fails, then tell what happened to the appointment concerned."""
-    least, result, found = commands, *_judged(place, seed, commands)
+    least, result, found = commands, *_judged(site, seed, commands)
     for size in (commands // part for part in (16, 8, 4, 2) if commands // part):
-        smaller, evidence = _judged(place, seed, size)
+        smaller, evidence = _judged(site, seed, size)
         if smaller.violations:
             least, result, found = size, smaller, evidence
             break
@@ -163,20 +168,14 @@ def _story(place: Site, seed: int, commands: int) -> list[str]:
     return lines
 
 
-_place: list[Site] = []
+_places: list[Site] = []
 
 
 def _begin() -> None:
-    """Make this process's place once; the folder goes with the process."""
-    folder = tempfile.TemporaryDirectory(prefix="simulation-", dir=_memory())
-    made = Site(Path(folder.name))
-    made.folder = folder
-    _place.append(made)
+    """Make this process's place once, to be removed when the process ends."""
+    _places.append(Site())
+    multiprocessing.util.Finalize(None, _places[0].close, exitpriority=10)
 
 
 def _live_here(world: tuple[int, int], *, keep_log: bool) -> Result:
-    return live(_place[0], *world, keep_log=keep_log)
-
-
-def _memory() -> str | None:
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 # a place in memory, by a random name
+    return live(_places[0], *world, keep_log=keep_log)

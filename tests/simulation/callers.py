@@ -1,0 +1,209 @@
+"""What the people and programs around the product do: wish, repeat, track, recover, resolve."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from tests.simulation import clock as clocks
+from tests.simulation import remote
+
+if TYPE_CHECKING:
+    import sqlite3
+    from random import Random
+
+    from tests.simulation.faults import Rates
+
+OPEN_AT_MOST = 28
+"""Appointments that are worked on at a time: few enough that stories meet on one."""
+
+CALLS_PER_COMMAND = 8
+"""A world in which so few calls are accepted ends all the same."""
+
+CANARY = "patient tells of a canary"
+"""Free text that must be gone from the database when its command has ended."""
+
+_NEW_STATUSES = {
+    "pending_booking": 40,
+    "confirmed": 30,
+    "rescheduled": 10,
+    "pending_reschedule": 8,
+    "reschedule_failed": 6,
+    "booking_failed": 3,
+    "cancelled": 1,
+    "no_show": 1,
+}
+_WISHES = {"confirm": 24, "reschedule": 32, "mark_arrived": 18, "cancel": 14, "mark_no_show": 12}
+_REPEATED = {
+    "NotSent": 0.6,
+    "OutcomeUnknown": 0.5,
+    "DatabaseUnavailable": 0.8,
+    "Killed": 0.8,
+    "Interrupted": 0.7,
+    "CommandInProgress": 0.3,
+    "CommandRejected": 0.15,
+    "Done": 0.1,
+}
+"""What a caller was told -> how often it calls again with the same key."""
+
+_DOUBTFUL = frozenset({"OutcomeUnknown", "Killed", "Interrupted", "CommandInProgress"})
+"""What makes most callers turn to another appointment for a while."""
+
+_ZONES = (timedelta(hours=-5), timedelta(0), timedelta(hours=5, minutes=30))
+
+
+@dataclass(slots=True, kw_only=True)
+class Task:
+    """What a worker does next. `arguments` are the command's; `command_id` is what an operator resolves."""
+
+    kind: str
+    actor: str
+    appointment_id: str = ""
+    command: str = ""
+    key: str | None = None
+    arguments: tuple[tuple[str, str], ...] = ()
+    command_id: str = ""
+    resolution: str = ""
+
+
+class Callers:
+    """Draws the tasks of a world of so many commands, and behaves as callers do when they are told something."""
+
+    def __init__(self, rng: Random, clock: clocks.Clock, zocdoc: remote.Remote, rates: Rates, commands: int) -> None:
+        self._rng, self._clock, self._zocdoc, self._rates = rng, clock, zocdoc, rates
+        self._commands = commands
+        self._open_at_most = min(OPEN_AT_MOST, 5 + commands // 4)
+        self._numbers = Counter[str]()
+        self._untracked: list[str] = []
+        self._repeats: list[Task] = []
+        self._busy_until: dict[str, float] = {}
+        self.open: list[str] = []
+        self.wished: dict[str, str] = {}
+
+    def draw(self, accepted: int, peephole: sqlite3.Connection) -> Task | None:
+        """Draw the next task; None when enough commands were accepted."""
+        if accepted >= self._commands or self._numbers["caller"] > CALLS_PER_COMMAND * self._commands + 100:
+            return None
+        if self._repeats and self._rng.random() < 0.4:
+            return self._repeats.pop(self._rng.randrange(len(self._repeats)))
+        drawn = self._rng.random()
+        if drawn < 0.06:
+            return Task(kind="recover", actor=self._new("recover"))
+        if drawn < 0.09:
+            return self._resolution(peephole) or self._wish()
+        if drawn < 0.09 + self._rates.sync and self.open:
+            return self._reading(self._rng.choice(self.open))
+        return self._wish()
+
+    def told(self, task: Task, result: str) -> None:
+        """Behave as callers do: go on with what is tracked now, repeat what failed, keep away from what is busy."""
+        if task.kind == "track" and result == "Done" and task.appointment_id in self._untracked:
+            self._untracked.remove(task.appointment_id)
+            self.open.append(task.appointment_id)
+        if result in _DOUBTFUL:
+            self._busy_until[task.appointment_id] = self._clock.elapsed + 60.0
+        is_repeated = self._rng.random() <= _REPEATED.get(result, 0.0)
+        if task.kind == "command" and is_repeated and (task.key is not None or result == "NotSent"):
+            self._repeats.append(self._again(task))
+
+    def _again(self, task: Task) -> Task:
+        command, arguments = task.command, task.arguments
+        if task.key is not None and self._rng.random() < 0.04:
+            # Misuse: the same key for another wish.
+            command, arguments = "mark_no_show" if command == "cancel" else "cancel", ()
+        return Task(
+            kind="command",
+            actor=self._new("caller"),
+            appointment_id=task.appointment_id,
+            command=command,
+            key=task.key,
+            arguments=arguments,
+        )
+
+    def _wish(self) -> Task:
+        if len(self.open) < self._open_at_most:
+            if not self._untracked:
+                self._book()
+            return self._reading(self._rng.choice(self._untracked))
+        appointment_id = self._some_open()
+        command = self._rng.choices(list(_WISHES), list(_WISHES.values()))[0]
+        if self._rng.random() < 0.95:
+            command = self._legal(appointment_id, command)
+        self.wished[appointment_id] = command
+        return Task(
+            kind="command",
+            actor=self._new("caller"),
+            appointment_id=appointment_id,
+            command=command,
+            key=self._new("key") if self._rng.random() < 0.5 else None,
+            arguments=self._arguments(appointment_id, command),
+        )
+
+    def _reading(self, appointment_id: str) -> Task:
+        return Task(kind="track", actor=self._new("sync"), appointment_id=appointment_id)
+
+    def _some_open(self) -> str:
+        """Draw an appointment; mostly one that is neither over nor known to be busy."""
+        for _ in range(4):
+            appointment_id = self._rng.choice(self.open)
+            if self._rng.random() < 0.15:
+                break
+            if self._zocdoc.bookings[appointment_id].now.status not in remote.OPEN and len(self.open) > 1:
+                self.open.remove(appointment_id)
+            elif self._busy_until.get(appointment_id, 0.0) <= self._clock.elapsed:
+                break
+        return appointment_id
+
+    def _legal(self, appointment_id: str, command: str) -> str:
+        """Prefer a command that Zocdoc would allow."""
+        now = self._zocdoc.bookings[appointment_id].now
+        if now.status == "pending_booking" and self._rng.random() < 0.5:
+            return "confirm"
+        if command == "confirm" or (command == "reschedule" and now.status not in remote.MOVABLE):
+            return "reschedule" if now.status in remote.MOVABLE else "cancel"
+        if command == "mark_no_show" and not now.start < self._clock.now() <= now.start + remote.NO_SHOW_WINDOW:
+            return "mark_arrived"
+        return command
+
+    def _arguments(self, appointment_id: str, command: str) -> tuple[tuple[str, str], ...]:
+        if command == "cancel" and self._rng.random() < 0.5:
+            return (("reason_type", "other_patient_reason"), ("reason", CANARY))
+        if command != "reschedule":
+            return ()
+        start = self._zocdoc.bookings[appointment_id].now.start
+        start = self._start() if self._rng.random() < 0.93 else remote.local(start, self._rng.choice(_ZONES))
+        return (("start_time", start.isoformat(timespec="seconds")),)
+
+    def _start(self) -> datetime:
+        start = clocks.BEGINNING + timedelta(hours=self._rng.randint(-40, 40))
+        return remote.local(start, self._rng.choice(_ZONES))
+
+    def _book(self) -> None:
+        appointment_id = f"appointment-{len(self._zocdoc.bookings) + 1}"
+        booked_with = "user:7" if self._rng.random() < 0.1 else "machine"
+        status = self._rng.choices(list(_NEW_STATUSES), list(_NEW_STATUSES.values()))[0]
+        self._zocdoc.book(appointment_id, status=status, start=self._start(), booked_with=booked_with)
+        self._untracked.append(appointment_id)
+
+    def _resolution(self, peephole: sqlite3.Connection) -> Task | None:
+        """Let an operator look a command up at Zocdoc and say what is true, or have it sent again."""
+        query = "SELECT command_id, appointment_id, command FROM lifecycle_commands WHERE state = 'needs_attention'"
+        rows = [row for row in peephole.execute(query) if not self._zocdoc.is_under_way(row[1])]
+        if not rows:
+            return None
+        command_id, appointment_id, command = self._rng.choice(rows)
+        had_effect = self._zocdoc.had_effect(command_id)
+        return Task(
+            kind="resolve",
+            actor=self._new("operator"),
+            appointment_id=appointment_id,
+            command=command,
+            command_id=command_id,
+            resolution="applied" if had_effect else self._rng.choice(("rejected", "retry")),
+        )
+
+    def _new(self, kind: str) -> str:
+        self._numbers[kind] += 1
+        return f"{kind}:{self._numbers[kind]}"
