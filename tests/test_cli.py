@@ -243,7 +243,7 @@ def test_the_stand_in_announces_settings_that_work(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "lifecycle", "sandbox"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 # fixed
         assert process.stdout is not None
-        watchdog = threading.Timer(20, process.kill)
+        watchdog = threading.Timer(60, process.kill)
         watchdog.start()
         exports = {}
         for line in process.stdout:
