@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import uuid
 import warnings
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 
 FAST = Timing(settle=0.05, spacing=(0.05, 0.05), read_backoff=0.02, failed_reads=3)
 """The product's intervals, shortened: what they are does not change what must happen after them."""
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C mean what it means at a terminal: a shell starts what runs in its background with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
