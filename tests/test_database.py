@@ -192,7 +192,7 @@ def test_other_databases_are_refused(url: str) -> None:
 @pytest.mark.parametrize("url", ["postgresql+pg8000://a@b/c", "mysql://a@b/c", "sqlite+aiosqlite:///x.db"])
 def test_another_driver_is_refused(url: str) -> None:
     """A database or driver that this was not made for is refused with those that it was made for."""
-    with pytest.raises(ConfigurationError, match="is not supported; use sqlite:///file.db or postgresql://"):
+    with pytest.raises(ConfigurationError, match=r"is not supported; use sqlite:///file\.db or postgresql://"):
         Lifecycle(url)
 
 

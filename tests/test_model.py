@@ -43,7 +43,7 @@ from tests.support import ACTOR, ALLOWED, COMMANDS, NOT_ARRIVABLE, OPERATIONS, S
 if TYPE_CHECKING:
     from lifecycle import Lifecycle
 
-EXAMPLES = 80
+EXAMPLES = 60
 STEPS = 40
 STARTS = ("2031-03-01T09:00:00-05:00", "2031-03-02T10:30:00+00:00")
 TARGETS = {"confirm": "confirmed", "cancel": "cancelled", "mark_no_show": "no_show"}
@@ -72,7 +72,9 @@ PROVIDER: tuple[dict[str, Any], ...] = (
     {},
     {"status": "waitlisted"},
 )
+LOST = ("reset_after", "reset_before", "truncated", "502_after")
 indexes = st.integers(min_value=0, max_value=2)
+numbers = st.integers(min_value=0, max_value=9)
 Facts = tuple[str, datetime]
 
 
@@ -142,10 +144,22 @@ class Model(RuleBasedStateMachine):
         self.product.track(row.appointment_id, actor=ACTOR)
         self._follow(row)
 
-    @rule(index=indexes, command=st.sampled_from(COMMANDS), start=st.sampled_from(STARTS), has_key=st.booleans())
-    def send(self, index: int, command: str, start: str, *, has_key: bool) -> None:
-        """Give a command in fair weather."""
-        self._command(index, command, "fair", start, has_key=has_key)
+    @rule(index=indexes, number=numbers, start=st.sampled_from(STARTS), has_key=st.booleans())
+    def send(self, index: int, number: int, start: str, *, has_key: bool) -> None:
+        """Give a command that is allowed, if one is, in fair weather."""
+        self._command(index, self._allowed(index, number), "fair", start, has_key=has_key)
+
+    @rule(index=indexes, number=numbers, weather=st.sampled_from(LOST), start=st.sampled_from(STARTS))
+    def lose(self, index: int, number: int, weather: str, start: str) -> None:
+        """Give a command that is allowed, if one is, and lose its answer."""
+        self._command(index, self._allowed(index, number), weather, start, has_key=True)
+
+    @rule(index=indexes, number=numbers, weather=st.sampled_from(LOST), start=st.sampled_from(STARTS))
+    def lose_and_recover(self, index: int, number: int, weather: str, start: str) -> None:
+        """Lose an answer, and find it again at once."""
+        self.lose(index, number, weather, start)
+        if self._has("uncertain"):
+            self._recover(reads_fail=False)
 
     @rule(
         index=indexes,
@@ -158,10 +172,11 @@ class Model(RuleBasedStateMachine):
         """Give a command, whatever becomes of it."""
         self._command(index, command, weather, start, has_key=has_key)
 
-    @rule(index=indexes, command=st.sampled_from(["confirm", "cancel", "reschedule"]), start=st.sampled_from(STARTS))
-    def lose(self, index: int, command: str, start: str) -> None:
-        """Give a command that does not arrive, though nobody can know."""
-        self._command(index, command, "reset_before", start, has_key=True)
+    def _allowed(self, index: int, number: int) -> str:
+        """Choose among the commands that are allowed now, among all if none is."""
+        row = self.rows[index]
+        found = [command for command in COMMANDS if self._refusal(row, command) is None] or list(COMMANDS)
+        return found[number % len(found)]
 
     def _command(self, index: int, command: str, weather: str, start: str, *, has_key: bool) -> None:
         row = self.rows[index]
@@ -178,7 +193,7 @@ class Model(RuleBasedStateMachine):
         self._learn(row, self._made(row, command, key, start), heard, weather)
 
     @precondition(lambda self: any(each.key for row in getattr(self, "rows", []) for each in row.commands))
-    @rule(index=indexes, number=st.integers(min_value=0, max_value=9), other=st.booleans())
+    @rule(index=indexes, number=numbers, other=st.booleans())
     def repeat(self, index: int, number: int, *, other: bool) -> None:
         """Call again with a key that was used: the first outcome, or a new attempt after one that was not sent."""
         row = self.rows[index]
@@ -205,12 +220,6 @@ class Model(RuleBasedStateMachine):
 
     @precondition(lambda self: self._has("uncertain"))
     @rule()
-    def recover_again(self) -> None:
-        """Do the same: most of what is lost is found again while Zocdoc can be read."""
-        self._recover(reads_fail=False)
-
-    @precondition(lambda self: self._has("uncertain"))
-    @rule()
     def recover_blindly(self) -> None:
         """Recover while no read comes through: then a human is asked."""
         self._recover(reads_fail=True)
@@ -229,26 +238,42 @@ class Model(RuleBasedStateMachine):
                 self._settle(row, command, before[row.appointment_id], reads_fail=reads_fail)
 
     @precondition(lambda self: self._has("needs_attention"))
-    @rule(
-        index=indexes,
-        number=st.integers(min_value=0, max_value=3),
-        resolution=st.sampled_from(["applied", "rejected", "retry"]),
-    )
-    def resolve(self, index: int, number: int, resolution: str) -> None:
+    @rule(index=indexes, number=numbers, resolution=st.sampled_from(["applied", "rejected"]))
+    def decide(self, index: int, number: int, resolution: str) -> None:
         """An operator decides about a command that needs attention."""
-        row = self._one_of("needs_attention", index)
-        doubtful = row.of("needs_attention")
-        command = doubtful[number % len(doubtful)]
-        if resolution == "retry":
-            self._retry(row, command)
-            return
-        self._resolve(command, resolution)
+        row, command = self._doubtful(index, number)
+        assert self._resolve(command, resolution) is None
         if resolution == "applied":
             self._believe(row, command)
         command.state = resolution
 
+    @precondition(lambda self: self._has("needs_attention"))
+    @rule(index=indexes, number=numbers)
+    def retry(self, index: int, number: int) -> None:
+        """An operator has a command sent once more: it is read first, and checked again."""
+        row, command = self._doubtful(index, number)
+        self._follow(row)
+        expected = self._refusal(row, command.command)
+        before, baseline = len(self._calls(row)), row.known
+        heard = self._resolve(command, "retry")
+        made = len(self._calls(row)) - before
+        row.sent += made
+        if expected is not None:
+            assert type(heard) is expected, heard
+            assert made == 0
+            return
+        assert made == 1
+        command.baseline = baseline
+        self._learn_fair(row, command, heard, effect=self._calls(row)[-1].effect)
+
+    def _doubtful(self, index: int, number: int) -> tuple[Appointment, Command]:
+        rows = [row for row in self.rows if row.of("needs_attention")]
+        row = rows[index % len(rows)]
+        found = row.of("needs_attention")
+        return row, found[number % len(found)]
+
     @precondition(lambda self: any(row.commands for row in getattr(self, "rows", [])))
-    @rule(index=indexes, number=st.integers(min_value=0, max_value=9))
+    @rule(index=indexes, number=numbers)
     def resolve_what_is_settled(self, index: int, number: int) -> None:
         """What does not need a human cannot be decided."""
         row = self.rows[index]
@@ -288,10 +313,6 @@ class Model(RuleBasedStateMachine):
 
     def _has(self, state: str) -> bool:
         return any(row.of(state) for row in getattr(self, "rows", []))
-
-    def _one_of(self, state: str, index: int) -> Appointment:
-        found = [row for row in self.rows if row.of(state)]
-        return found[index % len(found)]
 
     def _send(self, row: Appointment, command: str, start: str, key: str | None, weather: str) -> Any:
         given = {"start_time": start} if command == "reschedule" else {}
@@ -400,22 +421,6 @@ class Model(RuleBasedStateMachine):
         # Whoever touched the appointment since it was last read here: the reads may tell, but need not.
         touched = self.world.stage.appointment(row.appointment_id).modified != row.read
         return {"not_sent", "needs_attention"} if touched else {"not_sent"}
-
-    def _retry(self, row: Appointment, command: Command) -> None:
-        self._follow(row)
-        expected = self._refusal(row, command.command)
-        before = len(self._calls(row))
-        baseline = row.known
-        heard = self._resolve(command, "retry")
-        made = len(self._calls(row)) - before
-        row.sent += made
-        if expected is not None:
-            assert type(heard) is expected, heard
-            assert made == 0
-            return
-        assert made == 1
-        command.baseline = baseline
-        self._learn_fair(row, command, heard, effect=self._calls(row)[-1].effect)
 
     def _believe(self, row: Appointment, command: Command) -> None:
         """An operator says that it had happened: so it did, unless something else was seen since."""

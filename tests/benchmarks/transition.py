@@ -105,19 +105,35 @@ class Floor:
             f"UPDATE {prefix}_appointments SET status = {mark}, version = version + 1, start_time = {mark}, "  # noqa: S608 # constants
             f"updated_at = {mark} WHERE appointment_id = {mark} AND version = {mark}"
         )
-        self.seq = cursor.execute(
-            f"SELECT max(appointment_seq) FROM {prefix}_audit_events WHERE appointment_id = {mark}",
-            (appointment_id,),  # noqa: S608 # constants
-        ).fetchone()[0]
+        newest = f"SELECT max(appointment_seq) FROM {prefix}_audit_events WHERE appointment_id = {mark}"  # noqa: S608 # constants
+        self.seq = cursor.execute(newest, (appointment_id,)).fetchone()[0]
 
     def event(self, event: str, status: str, command_id: str, answer: tuple[Any, ...], now: Any) -> tuple[Any, ...]:
         """Lay an audit row out."""
         self.seq += 1
         outcome, request_id, http_status, duration = answer
         return (
-            self.appointment_id, self.seq, event, "reschedule", status, status, True, outcome, "user:17", "api",
-            command_id, request_id, http_status, duration, "1.177-1", now, "{}", 1, "0" * 64, "0" * 64,
-        )  # fmt: skip
+            self.appointment_id,
+            self.seq,
+            event,
+            "reschedule",
+            status,
+            status,
+            True,
+            outcome,
+            "user:17",
+            "api",
+            command_id,
+            request_id,
+            http_status,
+            duration,
+            "1.177-1",
+            now,
+            "{}",
+            1,
+            "0" * 64,
+            "0" * 64,
+        )
 
     def run(self, post: Callable[[str, str], requests.Response], start: str) -> None:
         """Do what a command does: two transactions around one POST."""
@@ -144,7 +160,7 @@ class Floor:
                 0,
                 now,
                 now,
-            ),  # fmt: skip
+            ),
         )
         execute(self.insert_event, self.event("command_accepted", status, command_id, (None, None, None, None), now))
         execute("COMMIT")
@@ -203,7 +219,7 @@ def measure(url: str, place: tuple[str, str, str], options: argparse.Namespace, 
                 token_url=token_url,
                 audience=audience,
                 client_id="sandbox-client",
-                client_secret="sandbox-secret",  # noqa: S106 # the stand-in's published one
+                client_secret="sandbox-secret",  # the stand-in's published one
             )
         )
         product = stack.enter_context(Lifecycle(url, zocdoc=client))

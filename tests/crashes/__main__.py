@@ -8,10 +8,11 @@ import multiprocessing
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.crashes import cold, crowd, kills, stopped, stops, trouble, wal
+from tests.crashes import cold, crowd, forks, kills, stopped, stops, trouble, wal
 from tests.crashes.parts import Orders, Report
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def _run(names: list[str], options: dict[str, Any]) -> dict[str, Any]:
 
 def _lane(pipe: Connection, names: list[str], options: dict[str, Any]) -> None:
     """Run one part after another, each in a forked process: it may start threads, and the next must have none."""
+    forks.die_with_parent()
     figures = {}
     for name in names:
         with tempfile.TemporaryDirectory(prefix="lifecycle-crash-") as folder:
@@ -83,7 +85,11 @@ def _lane(pipe: Connection, names: list[str], options: dict[str, Any]) -> None:
 
 
 def _part(pipe: Connection, name: str, orders: Orders) -> None:
-    report = PARTS[name](orders)
+    forks.die_with_parent()
+    try:
+        report = PARTS[name](orders)
+    except Exception:  # noqa: BLE001 # told where the figures are, and the other parts go on
+        report = Report(violations=[f"it fell: {traceback.format_exc()}"])
     report.figures["seconds"] = round(time.monotonic() - report.started, 1)
     pipe.send(report)
 

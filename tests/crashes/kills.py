@@ -80,6 +80,7 @@ def _uncovered(report: Report) -> list[str]:
 
 
 def _work(orders: Orders, number: int, ground_of: Callable[[Path], Ground], pipe: Any) -> None:
+    forks.die_with_parent()
     report = Report()
     folder = orders.folder / f"worker-{number}"
     folder.mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Self
 
@@ -34,6 +35,7 @@ class Proxy:
         self._stays_away = False
         self.is_away = False
         self.cuts = 0
+        self.unanswered = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
     def __enter__(self) -> Self:
@@ -61,26 +63,23 @@ class Proxy:
                     continue
                 server = socket.socket(socket.AF_UNIX)
                 server.connect(self._path)
-                threading.Thread(target=self._forward, args=(client, server), daemon=True).start()
-                threading.Thread(target=self._back, args=(client, server), daemon=True).start()
+                wire = _Wire(client, server)
+                for way in (self._forward, _back):
+                    threading.Thread(target=way, args=(wire,), daemon=True).start()
 
-    def _forward(self, client: socket.socket, server: socket.socket) -> None:
+    def _forward(self, wire: _Wire) -> None:
         with contextlib.suppress(OSError):
-            while data := client.recv(_CHUNK):
+            while data := wire.client.recv(_CHUNK):
                 cut = self._due() if data == _COMMIT else None
+                wire.committed.clear()
+                wire.is_mute = cut is not None
+                if cut is not Cut.BEFORE:
+                    wire.server.sendall(data)
+                if cut is Cut.AFTER and not wire.committed.wait(_PATIENCE):
+                    self.unanswered += 1
                 if cut is not None:
-                    self._strike(cut, data, client, server)
-                    return
-                server.sendall(data)
-        _end(client, server)
-
-    def _strike(self, cut: Cut, data: bytes, client: socket.socket, server: socket.socket) -> None:
-        client.shutdown(socket.SHUT_WR)  # nothing that the server says from now on reaches the client
-        if cut is not Cut.BEFORE:
-            server.sendall(data)
-        if cut is Cut.AFTER:
-            self._committed.wait(_PATIENCE)
-        _end(client, server)
+                    break
+        wire.end()
 
     def _due(self) -> Cut | None:
         with self._lock:
@@ -92,20 +91,31 @@ class Proxy:
             cut, self._cut = self._cut, None
             self.is_away = self._stays_away
             self.cuts += 1
-            self._committed = threading.Event()
             return cut
 
-    def _back(self, client: socket.socket, server: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := server.recv(_CHUNK):
-                if b"COMMIT\x00" in data and hasattr(self, "_committed"):
-                    self._committed.set()
-                client.sendall(data)
-        _end(client, server)
+
+@dataclass
+class _Wire:
+    """One connection. Once it is mute, nothing that the server says reaches the client."""
+
+    client: socket.socket
+    server: socket.socket
+    committed: threading.Event = field(default_factory=threading.Event)
+    is_mute: bool = False
+
+    def end(self) -> None:
+        """Break both halves."""
+        for each in (self.client, self.server):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
 
 
-def _end(*sockets: socket.socket) -> None:
-    for each in sockets:
-        with contextlib.suppress(OSError):
-            each.shutdown(socket.SHUT_RDWR)
-        each.close()
+def _back(wire: _Wire) -> None:
+    with contextlib.suppress(OSError):
+        while data := wire.server.recv(_CHUNK):
+            if not wire.is_mute:
+                wire.client.sendall(data)
+            if b"COMMIT\x00" in data:
+                wire.committed.set()
+    wire.end()

@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Self
 
 from lifecycle import ZocdocClient
 from lifecycle.sandbox import Entry, Fault, Ledger, Sandbox, serve
+from tests.crashes import forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
     from multiprocessing.connection import Connection
 
-_AN_EYE_ON_THE_PARENT = 1.0  # seconds between looks at whether anybody is left to ask
-
 
 class Standin:
     """A stand-in that is asked over a pipe. Make it before the process has threads: it is forked."""
 
     def __init__(self) -> None:
-        forks = multiprocessing.get_context("fork")
-        self._pipe, theirs = forks.Pipe()
+        forked = multiprocessing.get_context("fork")
+        self._pipe, theirs = forked.Pipe()
         self._lock = threading.Lock()
-        self._process = forks.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
+        self._process = forked.Process(target=_serve, args=(theirs,), daemon=True)
         self._process.start()
         theirs.close()
         self.base_url, self.token_url, self.audience = self._pipe.recv()
@@ -87,15 +85,12 @@ class Standin:
             return self._pipe.recv()
 
 
-def _serve(pipe: Connection, parent: int) -> None:
+def _serve(pipe: Connection) -> None:
+    forks.die_with_parent()
     sandbox = Sandbox()
     with serve(sandbox) as server:
         pipe.send((server.base_url, server.token_url, server.audience))
         while True:
-            if not pipe.poll(_AN_EYE_ON_THE_PARENT):
-                if os.getppid() != parent:
-                    return
-                continue
             act, arguments = pipe.recv()
             if act == "stop":
                 return

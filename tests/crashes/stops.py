@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from lifecycle import Lifecycle, LifecycleError, Timing
-from tests.crashes import evidence, grounds, parts
+from tests.crashes import evidence, forks, grounds, parts
 from tests.crashes.grounds import PostgresGround
 from tests.crashes.parts import Orders, Report
 from tests.crashes.standin import Standin
@@ -181,6 +181,7 @@ class _Seen:
 
 
 def _guarded(act: Any, place: tuple[str, Standin], work: _Work, over: Event, told: Any) -> None:
+    forks.die_with_parent()
     url, standin = place
     with standin.client(deadline=DEADLINE) as client, Lifecycle(url, zocdoc=client, timing=TIMING) as product:
         all_seen = act(product, work, over)

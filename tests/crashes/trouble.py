@@ -62,6 +62,7 @@ class _Trouble:
                         self._lose_commit(proxy, product, (command, cut, 1, away), "none")
                         for held in HELD:
                             self._lose_commit(proxy, product, (command, cut, 2, away), held)
+                    self.report.expect("every COMMIT was answered", found=proxy.unanswered, expected=0)
                     parts.end(self.report, f"after lost COMMITs of {command}", product, ground, self.standin)
 
     def _lose_commit(self, proxy: Proxy, product: Lifecycle, case: tuple[str, Cut, int, bool], held: str) -> None:

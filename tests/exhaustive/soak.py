@@ -152,7 +152,9 @@ def _run_pairs(runner: Runner, legal: list[Cell], task: Task, figures: Figures) 
 
 def _run_drawn(runner: Runner, firsts: list[Cell], count: int, draw: random.Random, figures: Figures) -> None:
     for first in firsts:
-        pairs = list(_pairs_of(runner, first, figures))
+        if figures.pairs == count:
+            return
+        pairs = _pairs_of(runner, first, figures)
         left = min(len(pairs), SECONDS_FOR_EACH_FIRST, count - figures.pairs)
         _run_all(runner, draw.sample(pairs, left), figures)
 

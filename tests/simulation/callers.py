@@ -35,14 +35,26 @@ _NEW_STATUSES = {
     "cancelled": 1,
     "no_show": 1,
 }
+_PROVIDED = {
+    "pending_booking": 25,
+    "confirmed": 15,
+    "rescheduled": 12,
+    "pending_reschedule": 12,
+    "reschedule_failed": 10,
+    "booking_failed": 8,
+    "cancelled": 10,
+    "no_show": 8,
+}
+"""What the provider or Zocdoc makes of an appointment, from whatever it was."""
+
 _WISHES = {"confirm": 24, "reschedule": 32, "mark_arrived": 18, "cancel": 14, "mark_no_show": 12}
 _REPEATED = {
     "NotSent": 0.6,
-    "OutcomeUnknown": 0.5,
-    "DatabaseUnavailable": 0.8,
-    "Killed": 0.8,
-    "Interrupted": 0.7,
-    "CommandInProgress": 0.3,
+    "OutcomeUnknown": 0.35,
+    "DatabaseUnavailable": 0.7,
+    "Killed": 0.6,
+    "Interrupted": 0.6,
+    "CommandInProgress": 0.15,
     "CommandRejected": 0.15,
     "Done": 0.1,
 }
@@ -107,6 +119,10 @@ class Callers:
         is_repeated = self._rng.random() <= _REPEATED.get(result, 0.0)
         if task.kind == "command" and is_repeated and (task.key is not None or result == "NotSent"):
             self._repeats.append(self._again(task))
+
+    def provided(self) -> str:
+        """Draw what the provider makes of an appointment."""
+        return self._rng.choices(list(_PROVIDED), list(_PROVIDED.values()))[0]
 
     def _again(self, task: Task) -> Task:
         command, arguments = task.command, task.arguments

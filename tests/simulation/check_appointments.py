@@ -49,6 +49,10 @@ def _drifted(case: Case, appointment_id: str) -> Iterator[str]:
     command = case.commands.get(intent[0]) if intent else None
     if command is None or command["state"] != "applied" or _was_told_of_the_past(case, appointment_id, last.at):
         return
+    kinds = {event["event"] for event in case.of_command[command["command_id"]]}
+    # An operator's word says less than an answer, and a late answer leaves the row to the read that follows.
+    if not kinds & {"command_applied", "arrival_marked"}:
+        return
     before = (command["baseline_status"], datetime.fromisoformat(command["baseline_start_time"]))
     if before != (changes[-2].status, changes[-2].start):
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from tests.simulation import clock, documents
@@ -54,6 +55,9 @@ def _told(where: str, command: Row, events: list[Row]) -> Generator[str, None, R
     if kinds[:1] != ["command_accepted"] or kinds.count("command_accepted") != 1:
         yield f"{where}: I5: the trail of the command is {kinds}"
         return None
+    for before, after in pairwise(kinds):
+        if after not in documents.NEXT[before]:
+            yield f"{where}: I5: {after} after {before}"
     if kinds.count("command_retried") != command["attempt"] - 1:
         yield f"{where}: I5: attempt {command['attempt']}, but {kinds}"
     if any(event["actor"] != command["actor"] and event["event"] not in BY_OPERATORS for event in events):

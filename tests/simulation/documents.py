@@ -48,6 +48,18 @@ ENDING = {
 }
 """Events that end a command -> as what; an operator's word is in the event's outcome."""
 
+_ANSWERS = {"command_applied", "arrival_marked", "command_rejected", "command_not_sent", "outcome_lost"}
+_LATE = {"late_answer_received"}
+NEXT = {
+    **dict.fromkeys(ACCEPTED, _ANSWERS),
+    **dict.fromkeys(("outcome_lost", "outcome_checked"), _ANSWERS | {"outcome_checked", "attention_needed"}),
+    **dict.fromkeys(_ANSWERS - {"outcome_lost"}, _LATE),
+    "attention_needed": _LATE | {"command_resolved", "command_retried"},
+    "command_resolved": _LATE,
+    "late_answer_received": _LATE | {"command_resolved", "command_retried"} | _ANSWERS,
+}
+"""Event of a command -> the events of the same command that may come next. A late answer may meet a new attempt."""
+
 MOVING = frozenset({"command_applied", "arrival_marked", "command_resolved", "appointment_observed"})
 """Events that may move the status; `appointment_tracked` begins it."""
 
