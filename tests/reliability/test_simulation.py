@@ -71,7 +71,7 @@ def _program(*arguments: str, hash_seed: str = "0") -> dict[str, Any]:
     """Run the simulator as a program and give its summary."""
     ran = subprocess.run(  # noqa: S603 # our own program
         [sys.executable, "-m", "tests.simulation", *arguments],
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parent.parent.parent,
         env={**os.environ, "PYTHONHASHSEED": hash_seed},
         capture_output=True,
         text=True,

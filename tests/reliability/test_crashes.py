@@ -29,7 +29,7 @@ def report() -> dict[str, Any]:
     words = [str(word) for pair in counts.items() for word in pair]
     ran = subprocess.run(  # noqa: S603 # our own program
         [sys.executable, "-m", "tests.crashes", *words],
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parent.parent.parent,
         capture_output=True,
         text=True,
         check=False,
