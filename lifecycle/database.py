@@ -10,7 +10,7 @@ import logging
 import os
 import sqlite3
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -119,8 +119,24 @@ class Database:
             reach(Point.TRANSACTION_OPEN)
             yield connection
             reach(Point.BEFORE_COMMIT)
-            connection.commit()
+            self._commit(connection)
             reach(Point.AFTER_COMMIT)
+
+    def _commit(self, connection: sa.Connection) -> None:
+        """Commit; if that fails, make sure that nothing can go on in the open transaction.
+
+        SQLAlchemy gives the connection back as it is: an SQLite COMMIT that was refused (a reader in a database
+        without WAL) leaves the transaction open, and the next user of the connection would see what is not committed.
+        """
+        try:
+            connection.commit()
+        except BaseException:
+            with suppress(sa.exc.SQLAlchemyError, sqlite3.Error):
+                if self.is_postgres:
+                    connection.invalidate()
+                else:
+                    connection.connection.rollback()
+            raise
 
     @contextmanager
     def look(self) -> Iterator[sa.Connection]:

@@ -219,7 +219,10 @@ class ReadFailed(LifecycleError):
 
 @dataclass(eq=False, kw_only=True)
 class DatabaseUnavailable(LifecycleError):
-    """The database could not be opened, read or written; a transaction in progress was rolled back."""
+    """The database could not be opened, read or written; what was in progress is rolled back, or settled by `recover`.
+
+    Zocdoc was not called by a command that raises this.
+    """
 
     problem: str
 

@@ -55,7 +55,11 @@ def carry_out(resources: Resources, claim: Claim, *, source: str) -> Done:
     reach(Point.ANSWER_CLASSIFIED)
     move = _settle(resources, command, attempt, source)
     if move is None:
-        return _settled_already(resources, client, command, attempt, source)
+        try:
+            return _settled_already(resources, client, command, attempt, source)
+        except errors.DatabaseUnavailable as error:
+            facts = _facts(command, attempt.outcome)
+            raise errors.OutcomeUnknown(**facts, reason_code=NOT_RECORDED, state=State.SENDING) from error
     return _end(command, attempt, move, claim.advice)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
 
-from lifecycle import ConfigurationError, Lifecycle, OutcomeUnknown, database, schema
+from lifecycle import ConfigurationError, DatabaseUnavailable, Lifecycle, OutcomeUnknown, database, schema
 from tests import support, trail
 from tests.conftest import FAST
 from tests.support import ACTOR
@@ -174,3 +176,23 @@ def test_an_engine_that_may_lose_commits_is_refused(
         product.track(appointment_id, actor=ACTOR)
     assert support.posts(sandbox, appointment_id) == 0
     engine.dispose()
+
+
+def test_a_commit_that_finds_the_database_busy_leaves_nothing_open(
+    sqlite_url: str, client: ZocdocClient, sandbox: Sandbox
+) -> None:
+    """SQLite's own journal mode, and a reader that holds the file while we commit: no intent, so no call."""
+    hosts = sa.create_engine(sqlite_url, connect_args={"timeout": 0.2})
+    with closing(sqlite3.connect(hosts.url.database or "", isolation_level=None)) as reader:
+        reader.execute("PRAGMA journal_mode=DELETE")
+        with Lifecycle(hosts, zocdoc=client) as product:
+            appointment_id = support.tracked(product, sandbox)
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM lifecycle_appointments").fetchone()
+            with pytest.raises(DatabaseUnavailable):
+                product.confirm(appointment_id, actor=ACTOR)
+            reader.execute("COMMIT")
+            assert support.posts(sandbox, appointment_id) == 0
+            assert support.commands(sqlite_url) == []
+            assert product.confirm(appointment_id, actor=ACTOR).to_status == "confirmed"
+    hosts.dispose()

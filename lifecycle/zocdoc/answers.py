@@ -118,9 +118,11 @@ def _success(answer: Answer) -> dict[str, Any]:
     if answer.fault is not None and status == OK:
         raise errors.ReadFailed(answer.fault, status)
     envelope = _envelope(answer)
-    if status == OK:
-        return envelope
     request_id = payloads.request_id_of(envelope)
+    if status == OK:
+        if envelope.get("errors"):  # a success that lists errors contradicts itself
+            raise errors.ReadFailed(Reason.ANSWER_UNREADABLE, OK, request_id)
+        return envelope
     if status not in REFUSALS:
         reason = Reason.RATE_LIMITED if status == TOO_MANY_REQUESTS else _silence(status)
         raise errors.ReadFailed(reason, status, request_id)

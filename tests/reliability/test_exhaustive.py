@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import sqlite3
-from contextlib import closing
 from typing import TYPE_CHECKING
 from unittest import mock
 
 import pytest
-import sqlalchemy as sa
 
-from lifecycle import DatabaseUnavailable, Lifecycle, OutcomeUnknown
-from tests import support
+from lifecycle import OutcomeUnknown
 from tests.exhaustive import soak
 from tests.exhaustive.faults import REMOTE, AtPoint, Remote
 from tests.exhaustive.running import Cell, Runner, at_points, single_cells
@@ -23,8 +19,6 @@ from tests.support import COMMANDS
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lifecycle import ZocdocClient
-    from lifecycle.sandbox import Sandbox
 
 PAIRS = 240
 SEED = 1
@@ -99,38 +93,6 @@ def test_a_cell_whose_fault_never_strikes_is_missed(tmp_path: Path) -> None:
         assert runner.run(Cell("send", "confirm", AtPoint("commit_fails", "request_sent", 1))).was_hit is True
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a COMMIT that fails with SQLITE_BUSY leaves its transaction open on the pooled connection; the intent is "
-    "then read back from that very transaction, and the call is made without a committed intent",
-)
-def test_a_commit_that_finds_the_database_busy_leaves_nothing_open(
-    sqlite_url: str, client: ZocdocClient, sandbox: Sandbox
-) -> None:
-    """A host's engine with SQLite's own journal mode, and a reader that holds the file while we commit."""
-    hosts = sa.create_engine(sqlite_url, connect_args={"timeout": 0.2})
-    with closing(sqlite3.connect(hosts.url.database or "", isolation_level=None)) as reader:
-        reader.execute("PRAGMA journal_mode=DELETE")
-        with Lifecycle(hosts, zocdoc=client) as product:
-            appointment_id = support.tracked(product, sandbox)
-            reader.execute("BEGIN")
-            reader.execute("SELECT * FROM lifecycle_appointments").fetchone()
-            with pytest.raises(DatabaseUnavailable):
-                product.confirm(appointment_id, actor=support.ACTOR)
-            reader.execute("COMMIT")
-            assert support.posts(sandbox, appointment_id) == 0
-            assert support.commands(sqlite_url) == []
-            reader.execute("BEGIN IMMEDIATE")  # nobody holds the write lock any more
-            reader.execute("ROLLBACK")
-            assert product.confirm(appointment_id, actor=support.ACTOR).to_status == "confirmed"
-    hosts.dispose()
-
-
-@pytest.mark.xfail(
-    strict=True,
-    reason="when the reply to the outcome's COMMIT is lost and the database fails once more while its outcome is read "
-    "back, the caller hears that the database is unavailable, as if nothing had been sent",
-)
 def test_a_database_that_fails_again_after_the_call_does_not_sound_as_if_nothing_was_sent(tmp_path: Path) -> None:
     """After a request has left, whatever the database does, the caller hears that the outcome is unknown."""
     with World(tmp_path) as world:
