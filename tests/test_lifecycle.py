@@ -187,3 +187,26 @@ def test_a_finished_attempt_may_be_called_again_at_once(lifecycle: Lifecycle, sa
         lifecycle.confirm(appointment_id, actor=ACTOR)
     assert lifecycle.get(appointment_id).in_doubt is False
     assert lifecycle.confirm(appointment_id, actor=ACTOR).to_status == "confirmed"
+
+
+FORKS = """
+import os, sys
+from lifecycle import Lifecycle
+with Lifecycle(sys.argv[1]) as product:
+    product.get(sys.argv[2])
+    child = os.fork()
+    for _ in range(50):
+        assert product.get(sys.argv[2]).appointment_id == sys.argv[2]
+    if child == 0:
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_a_forked_child_opens_connections_of_its_own(lifecycle: Lifecycle, sandbox: Sandbox, database_url: str) -> None:
+    """Parent and child go on reading the same database at once, and neither gets the other's answers."""
+    appointment_id = support.tracked(lifecycle, sandbox)
+    command = [sys.executable, "-c", FORKS, database_url, appointment_id]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 # ours
+    assert done.returncode == 0, done.stderr
