@@ -47,7 +47,7 @@ _PROVIDED = {
 }
 """What the provider or Zocdoc makes of an appointment, from whatever it was."""
 
-_WISHES = {"confirm": 24, "reschedule": 32, "mark_arrived": 18, "cancel": 14, "mark_no_show": 12}
+_WISHES = {"confirm": 24, "reschedule": 32, "mark_arrived": 18, "cancel": 14, "mark_no_show": 14}
 _REPEATED = {
     "NotSent": 0.6,
     "OutcomeUnknown": 0.35,
@@ -101,11 +101,11 @@ class Callers:
         if self._repeats and self._rng.random() < 0.4:
             return self._repeats.pop(self._rng.randrange(len(self._repeats)))
         drawn = self._rng.random()
-        if drawn < 0.06:
+        if drawn < 0.05:
             return Task(kind="recover", actor=self._new("recover"))
-        if drawn < 0.09:
+        if drawn < 0.07:
             return self._resolution(peephole) or self._wish()
-        if drawn < 0.09 + self._rates.sync and self.open:
+        if drawn < 0.07 + self._rates.sync and self.open:
             return self._reading(self._rng.choice(self.open))
         return self._wish()
 

@@ -111,11 +111,11 @@ def _zombie(case: Case, where: str, effect: Request) -> Iterator[str]:
     before, after, later = case.around(effect)
     events = [event for event in case.events[effect.appointment_id] if event["at"] >= (effect.processed_at or 0.0)]
     noticed = {"appointment_observed", "attention_needed"}
-    if case.evidence.appointments[effect.appointment_id]["in_doubt"] or any(
-        event["event"] in noticed or event["reason_code"] in SEEN for event in events
-    ):
+    row = case.evidence.before_sync.get(effect.appointment_id) or case.evidence.appointments[effect.appointment_id]
+    known = (row["status"], datetime.fromisoformat(row["start_time"]))
+    if row["in_doubt"] or any(event["event"] in noticed or event["reason_code"] in SEEN for event in events):
         case.verdict.zombies_flagged += 1
-    elif later or (before.status, before.start) == (after.status, after.start):
+    elif later or (after.status, after.start) in {known, (before.status, before.start)}:
         case.verdict.zombies_invisible += 1
     else:
         yield f"{where}: I2: a late effect (request {effect.number}) went unnoticed"
@@ -161,9 +161,10 @@ def _inferred(case: Case, where: str, command: Row, events: list[Row]) -> Iterat
             yield from _left_to_a_human(case, where, command, event) if is_last else ()
     # A second loss is the sender's own late word, which brings the next read forward.
     if len(lost) == 1 and lost[0]["reason_code"] != "lease_expired":
-        early = [read for read in case.reads[command["appointment_id"]] if 0 < read.at - lost[0]["at"] < SETTLE - 0.001]
-        if any(read.site == "settle" for read in early):
-            yield f"{where}: I2: read {early[0].at - lost[0]['at']:.1f} s after the answer was lost: too early to tell"
+        used = [read for event in events if event["at"] > lost[0]["at"] and (read := case.read_of(event))]
+        pauses = [read.at - lost[0]["at"] for read in used]
+        if pauses and min(pauses) < SETTLE - 0.001:
+            yield f"{where}: I2: read {min(pauses):.1f} s after the answer was lost: too early to tell"
 
 
 def _proved(case: Case, where: str, command: Row, lost: list[Row], event: Row) -> Iterator[str]:

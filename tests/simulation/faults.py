@@ -7,7 +7,7 @@ from dataclasses import dataclass
 COMMANDS = ("confirm", "cancel", "reschedule", "mark_arrived", "mark_no_show")
 
 POST_FAULTS = {
-    "none": 60,
+    "none": 90,
     "connection_refused": 3,
     "no_token": 2,
     "unauthorized_once": 2,
@@ -16,7 +16,7 @@ POST_FAULTS = {
     "missing": 1,
     "bad_request": 2,
     "unprocessable": 1,
-    "conflict": 3,
+    "conflict": 6,
     "rate_limited_once": 1,
     "rate_limited": 2,
     "server_error_applied": 2,
@@ -41,7 +41,7 @@ GET_FAULTS = {
     "none": 80,
     "read_failed": 7,
     "read_forbidden": 2,
-    "read_missing": 2,
+    "read_missing": 3,
     "read_late": 7,
     "read_stale": 3,
 }
@@ -66,12 +66,12 @@ DATABASE_POINTS = IN_TRANSACTION | {"after_commit"}
 class Rates:
     """How probable faults are when a labelled point is passed, the provider's acts at a step, and reads at a draw."""
 
-    kill: float = 0.004
-    database: float = 0.006
-    outage: float = 0.001
-    stall: float = 0.006
+    kill: float = 0.003
+    database: float = 0.004
+    outage: float = 0.0006
+    stall: float = 0.004
     provider: float = 0.012
-    sync: float = 0.03
+    sync: float = 0.02
 
 
 INTENT = ("before_intent", "transaction_open", "intent_uncommitted", "audit_inserted", "before_commit", "after_commit")

@@ -17,7 +17,7 @@ PLANTS = plants_stories.PLANTS + plants_records.PLANTS
 def hunt_all(*, processes: int) -> list[planting.Catch]:
     """Hunt for every planted bug, several at the same time."""
     with running.pool(processes) as pool:
-        return pool.map(_hunt, [plant.name for plant in PLANTS], chunksize=1)
+        return list(pool.map(_hunt, [plant.name for plant in PLANTS]))
 
 
 def violations_without(catches: Iterable[planting.Catch], *, processes: int) -> list[str]:
@@ -25,7 +25,7 @@ def violations_without(catches: Iterable[planting.Catch], *, processes: int) -> 
     rates = {plant.name: plant.rates for plant in PLANTS}
     worlds = {(number, rates[catch.name]) for catch in catches for number in catch.worlds}
     with running.pool(processes) as pool:
-        found = pool.map(_unpatched, sorted(worlds, key=repr), chunksize=4)
+        found = list(pool.map(_unpatched, sorted(worlds, key=repr)))
     return [violation for violations in found for violation in violations]
 
 

@@ -7,6 +7,7 @@ import multiprocessing
 import multiprocessing.util
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +20,6 @@ from tests.simulation.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from multiprocessing.pool import Pool
 
     from tests.simulation.evidence import Evidence
 
@@ -66,16 +66,18 @@ def run(commands: int, seed: int, *, processes: int = 1, keep_log: bool = False)
                 yield live(own, world_seed, size, keep_log=keep_log)
         return
     with pool(processes) as workers:
-        yield from workers.imap(partial(_live_here, keep_log=keep_log), worlds)
+        yield from workers.map(partial(_live_here, keep_log=keep_log), worlds)
 
 
 @contextmanager
-def pool(processes: int) -> Iterator[Pool]:
-    """Start processes, each with a place for worlds of its own; they are gone, and their places, after the block."""
-    with multiprocessing.get_context("spawn").Pool(processes, _begin) as workers:
+def pool(processes: int) -> Iterator[ProcessPoolExecutor]:
+    """Start processes, each with a place for worlds of its own; they are gone, and their places, after the block.
+
+    A process that is killed from outside ends everything with `BrokenProcessPool`.
+    """
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=spawned, initializer=_begin) as workers:
         yield workers
-        workers.close()
-        workers.join()
 
 
 def place() -> Site:
