@@ -21,9 +21,9 @@ def hunt_all(*, processes: int) -> list[planting.Catch]:
 
 
 def violations_without(catches: Iterable[planting.Catch], *, processes: int) -> list[str]:
-    """Live through the same worlds with the product as it is, and give what the checker finds."""
+    """Live through the worlds of the catches with the product as it is, and give what the checker finds."""
     rates = {plant.name: plant.rates for plant in PLANTS}
-    worlds = {(number, rates[catch.name]) for catch in catches for number in catch.worlds}
+    worlds = {(catch.world, rates[catch.name]) for catch in catches}
     with running.pool(processes) as pool:
         found = list(pool.map(_unpatched, sorted(worlds, key=repr)))
     return [violation for violations in found for violation in violations]

@@ -44,27 +44,26 @@ class Catch:
 
     name: str
     commands: int
-    worlds: tuple[int, ...]
+    world: int
     violation: str | None
 
 
 def hunt(place: Site, plant: Plant, *, at_most: int = AT_MOST) -> Catch:
     """Run world after world with the plant until the checker finds something."""
-    lived: list[int] = []
-    total = 0
+    number = total = 0
     place.tamper = plant.tamper
     try:
         while total < at_most:
-            lived.append(len(lived) + 1)
+            number += 1
             with planted(plant):
-                found = world(place, lived[-1], plant.rates)
+                found = world(place, number, plant.rates)
             total += len(found.commands)
             verdict = checker.check(found)
             if verdict.violations:
-                return Catch(plant.name, total, tuple(lived), verdict.violations[0])
+                return Catch(plant.name, total, number, verdict.violations[0])
     finally:
         place.tamper = ""
-    return Catch(plant.name, total, tuple(lived), None)
+    return Catch(plant.name, total, number, None)
 
 
 def world(place: Site, number: int, rates: faults.Rates) -> Evidence:

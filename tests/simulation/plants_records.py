@@ -203,7 +203,7 @@ def _never_reached() -> list[Patch]:
     return [(pending, "moves_time", lambda *_a, **_k: False)]
 
 
-_MANY_READS = faults.Rates(provider=0.2, sync=0.6)
+_MANY_READS = faults.Rates(provider=0.1, sync=0.8, stall=0.02)
 _DROP_UPDATES = "DROP TRIGGER lifecycle_audit_no_update;"
 _DROP_DELETES = "DROP TRIGGER lifecycle_audit_no_delete;"
 
@@ -226,7 +226,12 @@ PLANTS = (
         _events_without("appointment_observed", keep_row=True),
     ),
     Plant("observation_dropped", "what Zocdoc did is not taken over", _observations_dropped),
-    Plant("observation_while_active", "a read is stored while a command is active", _stored_while_active),
+    Plant(
+        "observation_while_active",
+        "a read is stored while a command is active",
+        _stored_while_active,
+        rates=_MANY_READS,
+    ),
     Plant("older_wins", "an older modification overwrites a newer one", _older_wins, rates=_MANY_READS),
     Plant(
         "hash_leaves_out",
