@@ -69,15 +69,10 @@ class Database:
         self._owned = not isinstance(target, sa.Engine)
         self.engine: Final = _adopt(target) if isinstance(target, sa.Engine) else _create_engine(target)
         self._now = now
-        self._now = now
         self._usable = False
         if self.engine.dialect.name not in {"sqlite", "postgresql"}:
             raise errors.ConfigurationError(problem=_NOT_SUPPORTED)
         _fork_aware.add(self)
-        if self.engine.dialect.name not in {"sqlite", "postgresql"}:
-            raise errors.ConfigurationError(
-                problem=f"{self.engine.dialect.name} is not supported; use SQLite or PostgreSQL"
-            )
 
     @property
     def is_postgres(self) -> bool:

@@ -37,6 +37,16 @@ class CommandState(StrEnum):
     NEEDS_ATTENTION = "needs_attention"  # -> applied | rejected | sending, by an operator
 
 
+class DeliveryState(StrEnum):
+    """Where a webhook delivery stands. Only `RECEIVED` is to be processed; the others are ends."""
+
+    RECEIVED = "received"  # stored, the appointment is still to be read  -> followed | untracked | failed
+    FOLLOWED = "followed"  # the appointment was read after it was received
+    UNTRACKED = "untracked"  # nobody follows that appointment here; kept
+    FAILED = "failed"  # reading failed too often; an operator may retry  -> received
+    IGNORED = "ignored"  # authentic, but nothing to follow: another type of event, or not readable
+
+
 ACTIVE_STATES: Final = (CommandState.QUEUED, CommandState.SENDING, CommandState.UNCERTAIN)
 
 
@@ -236,6 +246,56 @@ def state_in(*states: CommandState) -> sa.ColumnElement[bool]:
     """
     return commands.c.state.in_([sa.literal_column(f"'{state}'") for state in states])
 
+
+_WAITING = sa.text("state IN ('received')")
+
+webhook_deliveries = sa.Table(
+    "lifecycle_webhook_deliveries",
+    metadata,
+    sa.Column("delivery_id", sa.String(64), primary_key=True, comment="SHA-256 of the raw body, hex: the same call"),
+    sa.Column("state", sa.String(16), nullable=False, comment="received, or how it ended"),
+    sa.Column("copies", sa.Integer, nullable=False, comment="How often the same body was delivered, from 1"),
+    sa.Column(
+        "is_stale",
+        sa.Boolean,
+        nullable=False,
+        comment="True: signed, but at a time out of tolerance: a hint to read, no news by itself",
+    ),
+    sa.Column("appointment_id", sa.String(64), comment="The appointment that changed; NULL: not told readably"),
+    sa.Column("update_type", sa.String(32), comment="Zocdoc's: updated, cancelled, created; NULL: not told readably"),
+    sa.Column("occurred_at", UtcDateTime, comment="Zocdoc's appointment_updated_timestamp; NULL: not told readably"),
+    sa.Column("signed_at", UtcDateTime, nullable=False, comment="The webhook-timestamp of the first copy"),
+    sa.Column("received_at", UtcDateTime, nullable=False, comment="When the first copy was stored"),
+    sa.Column("last_received_at", UtcDateTime, nullable=False, comment="When the newest copy was stored"),
+    sa.Column("attempts", sa.Integer, nullable=False, comment="Reads of the appointment that failed so far"),
+    sa.Column("run_at", UtcDateTime, comment="When it is next to be processed; NULL: it has ended"),
+    sa.Column("reason_code", sa.String(64), comment="Why it ended so, or why it waits; NULL: nothing to add"),
+    sa.Column("processed_at", UtcDateTime, comment="When it ended; NULL: not yet"),
+    sa.CheckConstraint(_one_of("state", DeliveryState), name="state"),
+    sa.CheckConstraint(f"(processed_at IS NULL) = ({_WAITING.text})", name="ended"),
+    sa.CheckConstraint("(run_at IS NULL) = (processed_at IS NOT NULL)", name="scheduled"),
+    sa.CheckConstraint("copies >= 1", name="copies_positive"),
+    sa.Index("ix_lifecycle_webhook_deliveries_due", "run_at", sqlite_where=_WAITING, postgresql_where=_WAITING),
+    sa.Index(None, "appointment_id", "received_at"),
+    sa.Index(None, "state", "received_at"),
+    comment="The inbox: one row for each webhook call of Zocdoc, stored before it is answered. No body is kept",
+)
+
+sync_cursors = sa.Table(
+    "lifecycle_sync_cursors",
+    metadata,
+    sa.Column("cursor_id", sa.String(16), primary_key=True, comment="delta, or full while a full run is under way"),
+    sa.Column(
+        "modified_through",
+        UtcDateTime,
+        comment="Everything that Zocdoc modified before this was read; NULL: nothing yet",
+    ),
+    sa.Column("rows_read", sa.BigInteger, nullable=False, comment="Rows that the current or last run has read"),
+    sa.Column("started_at", UtcDateTime, nullable=False, comment="When the current or last run began"),
+    sa.Column("finished_at", UtcDateTime, comment="When it ended; NULL: under way, or killed and to be resumed"),
+    sa.Column("updated_at", UtcDateTime, nullable=False, comment="When the row last changed"),
+    comment="How far sync has read Zocdoc's list of appointments, so that a killed run resumes",
+)
 
 audit_events = sa.Table(
     "lifecycle_audit_events",

@@ -29,6 +29,8 @@ TABLES = {
     "lifecycle_audit_events",
     "lifecycle_commands",
     "lifecycle_installation",
+    "lifecycle_sync_cursors",
+    "lifecycle_webhook_deliveries",
 }
 
 

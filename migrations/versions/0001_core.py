@@ -1,4 +1,4 @@
-"""The core: installation, appointments, commands, and the append-only audit trail.
+"""The core: installation, appointments, commands, inbox, sync cursors, and the append-only audit trail.
 
 Revision ID: 0001
 Revises: nothing
@@ -187,6 +187,106 @@ def upgrade() -> None:
         sa.CheckConstraint("installation_id = 1", name=op.f("ck_lifecycle_installation_single_row")),
         sa.PrimaryKeyConstraint("installation_id", name=op.f("pk_lifecycle_installation")),
         comment="One row: what this database belongs to. Written at first use",
+    )
+    op.create_table(
+        "lifecycle_sync_cursors",
+        sa.Column(
+            "cursor_id", sa.String(length=16), nullable=False, comment="delta, or full while a full run is under way"
+        ),
+        sa.Column(
+            "modified_through",
+            _INSTANT,
+            nullable=True,
+            comment="Everything that Zocdoc modified before this was read; NULL: nothing yet",
+        ),
+        sa.Column("rows_read", sa.BigInteger(), nullable=False, comment="Rows that the current or last run has read"),
+        sa.Column("started_at", _INSTANT, nullable=False, comment="When the current or last run began"),
+        sa.Column(
+            "finished_at",
+            _INSTANT,
+            nullable=True,
+            comment="When it ended; NULL: under way, or killed and to be resumed",
+        ),
+        sa.Column("updated_at", _INSTANT, nullable=False, comment="When the row last changed"),
+        sa.PrimaryKeyConstraint("cursor_id", name=op.f("pk_lifecycle_sync_cursors")),
+        comment="How far sync has read Zocdoc's list of appointments, so that a killed run resumes",
+    )
+    op.create_table(
+        "lifecycle_webhook_deliveries",
+        sa.Column(
+            "delivery_id", sa.String(length=64), nullable=False, comment="SHA-256 of the raw body, hex: the same call"
+        ),
+        sa.Column("state", sa.String(length=16), nullable=False, comment="received, or how it ended"),
+        sa.Column("copies", sa.Integer(), nullable=False, comment="How often the same body was delivered, from 1"),
+        sa.Column(
+            "is_stale",
+            sa.Boolean(),
+            nullable=False,
+            comment="True: signed, but at a time out of tolerance: a hint to read, no news by itself",
+        ),
+        sa.Column(
+            "appointment_id",
+            sa.String(length=64),
+            nullable=True,
+            comment="The appointment that changed; NULL: not told readably",
+        ),
+        sa.Column(
+            "update_type",
+            sa.String(length=32),
+            nullable=True,
+            comment="Zocdoc's: updated, cancelled, created; NULL: not told readably",
+        ),
+        sa.Column(
+            "occurred_at",
+            _INSTANT,
+            nullable=True,
+            comment="Zocdoc's appointment_updated_timestamp; NULL: not told readably",
+        ),
+        sa.Column("signed_at", _INSTANT, nullable=False, comment="The webhook-timestamp of the first copy"),
+        sa.Column("received_at", _INSTANT, nullable=False, comment="When the first copy was stored"),
+        sa.Column("last_received_at", _INSTANT, nullable=False, comment="When the newest copy was stored"),
+        sa.Column("attempts", sa.Integer(), nullable=False, comment="Reads of the appointment that failed so far"),
+        sa.Column("run_at", _INSTANT, nullable=True, comment="When it is next to be processed; NULL: it has ended"),
+        sa.Column(
+            "reason_code",
+            sa.String(length=64),
+            nullable=True,
+            comment="Why it ended so, or why it waits; NULL: nothing to add",
+        ),
+        sa.Column("processed_at", _INSTANT, nullable=True, comment="When it ended; NULL: not yet"),
+        sa.CheckConstraint(
+            "(processed_at IS NULL) = (state IN ('received'))", name=op.f("ck_lifecycle_webhook_deliveries_ended")
+        ),
+        sa.CheckConstraint(
+            "state IN ('received', 'followed', 'untracked', 'failed', 'ignored')",
+            name=op.f("ck_lifecycle_webhook_deliveries_state"),
+        ),
+        sa.CheckConstraint(
+            "(run_at IS NULL) = (processed_at IS NOT NULL)", name=op.f("ck_lifecycle_webhook_deliveries_scheduled")
+        ),
+        sa.CheckConstraint("copies >= 1", name=op.f("ck_lifecycle_webhook_deliveries_copies_positive")),
+        sa.PrimaryKeyConstraint("delivery_id", name=op.f("pk_lifecycle_webhook_deliveries")),
+        comment="The inbox: one row for each webhook call of Zocdoc, stored before it is answered. No body is kept",
+    )
+    op.create_index(
+        op.f("ix_lifecycle_webhook_deliveries_appointment_id_received_at"),
+        "lifecycle_webhook_deliveries",
+        ["appointment_id", "received_at"],
+        unique=False,
+    )
+    op.create_index(
+        "ix_lifecycle_webhook_deliveries_due",
+        "lifecycle_webhook_deliveries",
+        ["run_at"],
+        unique=False,
+        sqlite_where=sa.text("state IN ('received')"),
+        postgresql_where=sa.text("state IN ('received')"),
+    )
+    op.create_index(
+        op.f("ix_lifecycle_webhook_deliveries_state_received_at"),
+        "lifecycle_webhook_deliveries",
+        ["state", "received_at"],
+        unique=False,
     )
     op.create_table(
         "lifecycle_commands",
@@ -489,6 +589,8 @@ def downgrade() -> None:
     """Remove everything, the trail included."""
     op.drop_table("lifecycle_audit_events")
     op.drop_table("lifecycle_commands")
+    op.drop_table("lifecycle_webhook_deliveries")
+    op.drop_table("lifecycle_sync_cursors")
     op.drop_table("lifecycle_installation")
     op.drop_table("lifecycle_appointments")
     if op.get_context().dialect.name == "postgresql":
