@@ -86,6 +86,7 @@ class Entry:
     conforming: bool = True
     command: str | None = None
     command_id: str | None = None
+    delivery_id: str | None = None
     outcome: str | None = None
     reason_code: str | None = None
     zocdoc_request_id: str | None = None
@@ -213,7 +214,7 @@ def _event(
         "actor": entry.actor,
         "source": entry.source,
         "command_id": entry.command_id,
-        "delivery_id": None,
+        "delivery_id": entry.delivery_id,
         "zocdoc_request_id": entry.zocdoc_request_id,
         "http_status": entry.http_status,
         "duration_ms": entry.duration_ms,

@@ -23,7 +23,13 @@ _READS_AT_MOST: Final = 5
 
 
 def track(
-    resources: Resources, appointment_id: str, *, actor: str, source: str, booked_with: str
+    resources: Resources,
+    appointment_id: str,
+    *,
+    actor: str,
+    source: str,
+    booked_with: str,
+    delivery_id: str | None = None,
 ) -> records.Appointment:
     """Read an appointment from Zocdoc and persist it; if it is tracked already, record what has changed.
 
@@ -42,7 +48,9 @@ def track(
     reading = read(client, appointment_id)
     with resources.database.write() as connection:
         resources.stamp(connection, environment=client.environment)
-        _begin(resources, connection, reading, actor=actor, source=source, booked_with=booked_with)
+        entry = first_entry(reading, actor=actor, source=source, booked_with=booked_with, delivery_id=delivery_id)
+        now = resources.database.now(connection)
+        audit.begin(connection, first_row(reading.appointment, booked_with=booked_with), entry, now=now)
     _check_same_booking(resources, appointment_id, booked_with)
     return records.get(resources.database, appointment_id)
 
@@ -50,11 +58,25 @@ def track(
 def follow(
     resources: Resources, client: zocdoc.ZocdocClient, appointment_id: str, *, actor: str, source: str
 ) -> records.Appointment:
-    """Read a tracked appointment from Zocdoc and record what has changed.
+    """Read a tracked appointment from Zocdoc, record what has changed, and give it as it stands then.
 
     While a command is active nothing is stored: its own settlement will tell. Raises `ReadFailed`,
     `AppointmentNotFound`.
     """
+    observe(resources, client, appointment_id, actor=actor, source=source)
+    return records.get(resources.database, appointment_id)
+
+
+def observe(
+    resources: Resources,
+    client: zocdoc.ZocdocClient,
+    appointment_id: str,
+    *,
+    actor: str,
+    source: str,
+    delivery_id: str | None = None,
+) -> bool:
+    """Do as `follow`; tell whether the report could be stored. False: a command is active, or others kept writing."""
     for _ in range(_READS_AT_MOST):
         version = _version(resources, appointment_id)
         reading = read(client, appointment_id)
@@ -65,10 +87,10 @@ def follow(
                 raise errors.AppointmentNotFound(appointment_id=appointment_id)
             calm = locked.row["version"] == version and locked.active_state is None
             if calm:
-                apply(connection, locked, reading, actor=actor, source=source)
+                apply(connection, locked, reading, actor=actor, source=source, delivery_id=delivery_id)
         if calm or locked.active_state is not None:
-            break
-    return records.get(resources.database, appointment_id)
+            return calm
+    return False
 
 
 def read(client: zocdoc.ZocdocClient, appointment_id: str) -> zocdoc.Reading:
@@ -89,7 +111,13 @@ def read(client: zocdoc.ZocdocClient, appointment_id: str) -> zocdoc.Reading:
 
 
 def apply(
-    connection: sa.Connection, locked: audit.Locked, reading: zocdoc.Reading, *, actor: str, source: str
+    connection: sa.Connection,
+    locked: audit.Locked,
+    reading: zocdoc.Reading,
+    *,
+    actor: str,
+    source: str,
+    delivery_id: str | None = None,
 ) -> audit.Locked:
     """Record what Zocdoc reports through the one door; an older remote modification never wins."""
     remote = reading.appointment
@@ -108,6 +136,7 @@ def apply(
         source=source,
         to_status=remote.appointment_status,
         conforming=not moved or _is_conforming(locked.status, remote.appointment_status),
+        delivery_id=delivery_id,
         zocdoc_request_id=reading.request_id,
         http_status=200,
         occurred_at=remote.last_modified_time_utc,
@@ -165,17 +194,9 @@ def _is_conforming(status: str, answer: str) -> bool:
     return chart.move(status=status, event=chart.OBSERVED, answer=answer).conforming
 
 
-def _begin(
-    resources: Resources,
-    connection: sa.Connection,
-    reading: zocdoc.Reading,
-    *,
-    actor: str,
-    source: str,
-    booked_with: str,
-) -> None:
-    remote = reading.appointment
-    values = {
+def first_row(remote: zocdoc.AppointmentData, *, booked_with: str) -> dict[str, Any]:
+    """Give the columns that an appointment's row begins with."""
+    return {
         "appointment_id": remote.appointment_id,
         "status": remote.appointment_status,
         "booked_with": booked_with,
@@ -183,17 +204,24 @@ def _begin(
         "remote_last_modified": remote.last_modified_time_utc,
         **_content(remote),
     }
-    entry = audit.Entry(
+
+
+def first_entry(
+    reading: zocdoc.Reading, *, actor: str, source: str, booked_with: str, delivery_id: str | None = None
+) -> audit.Entry:
+    """Give the event that an appointment's trail begins with."""
+    remote = reading.appointment
+    return audit.Entry(
         event=audit.Event.APPOINTMENT_TRACKED,
         actor=actor,
         source=source,
         conforming=remote.appointment_status in chart.STATUSES,
+        delivery_id=delivery_id,
         zocdoc_request_id=reading.request_id,
         http_status=200,
         occurred_at=remote.last_modified_time_utc,
         details={"start_time": columns.utc_text(remote.start_time), "booked_with": booked_with},
     )
-    audit.begin(connection, values, entry, now=resources.database.now(connection))
 
 
 def _version(resources: Resources, appointment_id: str) -> int | None:
