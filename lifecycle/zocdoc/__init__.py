@@ -22,13 +22,11 @@ from lifecycle.zocdoc.outcomes import Applied, NotSent, Outcome, Reason, Rejecte
 from lifecycle.zocdoc.timing import clock
 
 if TYPE_CHECKING:
+    from lifecycle.zocdoc import webhook
     from lifecycle.zocdoc.answers import Reading
     from lifecycle.zocdoc.client import ZocdocClient
     from lifecycle.zocdoc.payloads import AppointmentData
-    from lifecycle.zocdoc.webhook import Call, NotAuthentic, OutOfTolerance, Update, WebhookError
-    from lifecycle.zocdoc.webhook import check_keys as check_webhook_keys
-    from lifecycle.zocdoc.webhook import parse as parse_webhook
-    from lifecycle.zocdoc.webhook import verify as verify_webhook
+    from lifecycle.zocdoc.webhook import NotAuthentic, OutOfTolerance, WebhookError
 
 __all__ = [
     "PRODUCTION",
@@ -36,7 +34,6 @@ __all__ = [
     "Applied",
     "AppointmentData",
     "AppointmentMissing",
-    "Call",
     "Environment",
     "InvalidConfiguration",
     "ListWindowTooWide",
@@ -51,35 +48,29 @@ __all__ = [
     "Reason",
     "Rejected",
     "Unknown",
-    "Update",
     "WebhookError",
     "ZocdocClient",
     "ZocdocError",
     "check_appointment_id",
-    "check_webhook_keys",
     "clock",
-    "parse_webhook",
-    "verify_webhook",
+    "webhook",
 ]
 
 _LATE = {
-    "AppointmentData": ("payloads", "AppointmentData"),
-    "Call": ("webhook", "Call"),
-    "NotAuthentic": ("webhook", "NotAuthentic"),
-    "OutOfTolerance": ("webhook", "OutOfTolerance"),
-    "Reading": ("answers", "Reading"),
-    "Update": ("webhook", "Update"),
-    "WebhookError": ("webhook", "WebhookError"),
-    "ZocdocClient": ("client", "ZocdocClient"),
-    "check_webhook_keys": ("webhook", "check_keys"),
-    "parse_webhook": ("webhook", "parse"),
-    "verify_webhook": ("webhook", "verify"),
+    "AppointmentData": "payloads",
+    "NotAuthentic": "webhook",
+    "OutOfTolerance": "webhook",
+    "Reading": "answers",
+    "WebhookError": "webhook",
+    "ZocdocClient": "client",
 }
+_LATE_MODULES = {"webhook"}
 
 
 def __getattr__(name: str) -> object:
+    if name in _LATE_MODULES:
+        return import_module(f"{__name__}.{name}")
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, known_as = _LATE[name]
-    found = globals()[name] = getattr(import_module(f"{__name__}.{module}"), known_as)
+    found = globals()[name] = getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
     return found
