@@ -22,14 +22,18 @@ if TYPE_CHECKING:
         InvalidArgument,
         LifecycleError,
         NothingToResolve,
+        NothingToRetry,
         NotSent,
         OutcomeUnknown,
         ReadFailed,
         RequestKeyReused,
         SchemaMismatch,
         TransitionRefused,
+        WebhookRefused,
     )
+    from lifecycle.feed import FeedEvent
     from lifecycle.guards import Explanation
+    from lifecycle.inbox import Delivery, Processed, Receipt
     from lifecycle.operators import Attention, Resolution
     from lifecycle.outcomes import Done
     from lifecycle.records import Appointment, AuditEvent
@@ -52,14 +56,18 @@ _HOMES = {
         "InvalidArgument",
         "LifecycleError",
         "NothingToResolve",
+        "NothingToRetry",
         "NotSent",
         "OutcomeUnknown",
         "ReadFailed",
         "RequestKeyReused",
         "SchemaMismatch",
         "TransitionRefused",
+        "WebhookRefused",
     ),
+    "lifecycle.feed": ("FeedEvent",),
     "lifecycle.guards": ("Explanation",),
+    "lifecycle.inbox": ("Delivery", "Processed", "Receipt"),
     "lifecycle.operators": ("Attention", "Resolution"),
     "lifecycle.outcomes": ("Done",),
     "lifecycle.records": ("Appointment", "AuditEvent"),
@@ -82,16 +90,21 @@ __all__ = [
     "ConstraintViolated",
     "CredentialNotAllowed",
     "DatabaseUnavailable",
+    "Delivery",
     "Done",
     "EnvironmentMismatch",
     "Explanation",
+    "FeedEvent",
     "InvalidArgument",
     "Lifecycle",
     "LifecycleError",
     "NotSent",
     "NothingToResolve",
+    "NothingToRetry",
     "OutcomeUnknown",
+    "Processed",
     "ReadFailed",
+    "Receipt",
     "Recovered",
     "Recovery",
     "RequestKeyReused",
@@ -100,6 +113,7 @@ __all__ = [
     "Status",
     "Timing",
     "TransitionRefused",
+    "WebhookRefused",
     "ZocdocClient",
 ]
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-from lifecycle import chart, commands, explaining, observations, operators, records, recovery, wishes
+from lifecycle import chart, commands, explaining, feed, inbox, observations, operators, records, recovery, wishes
 from lifecycle.database import Database
 from lifecycle.resources import Clients, Resources, Timing, check_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import datetime
     from types import TracebackType
 
     import sqlalchemy as sa
 
+    from lifecycle.feed import FeedEvent
     from lifecycle.guards import Explanation
+    from lifecycle.inbox import Delivery, Processed, Receipt
     from lifecycle.operators import Attention
     from lifecycle.outcomes import Done
     from lifecycle.records import Appointment, AuditEvent
@@ -28,8 +30,9 @@ class Lifecycle:
 
     `database` is a SQLAlchemy URL (`sqlite:///file.db`, `postgresql://user@host/name`) or the Engine of a host
     application; its schema must have been made by `lifecycle db upgrade`. `zocdoc` is the client at hand, usually
-    the machine-to-machine one; `user_client` gives the client of a Zocdoc user by the user's id, or None. `source` is
-    written on audit rows. Opens no connection until it is used; `close` closes the pool that it made itself.
+    the machine-to-machine one; `user_client` gives the client of a Zocdoc user by the user's id, or None.
+    `webhook_keys` are Zocdoc's base64 keys, several while they are rotated. `source` is written on audit rows. Opens
+    no connection until it is used; `close` closes the pool that it made itself.
 
     Every command raises `TransitionRefused` (with `reasons`; `CommandInProgress` while another one is active),
     `CommandRejected` (Zocdoc said no), `NotSent` (no effect, safe to call again), `OutcomeUnknown` (in doubt: do not
@@ -44,11 +47,13 @@ class Lifecycle:
         *,
         zocdoc: ZocdocClient | None = None,
         user_client: Callable[[str], ZocdocClient | None] | None = None,
+        webhook_keys: Iterable[str] = (),
         timing: Timing | None = None,
         source: str = "api",
     ) -> None:
         self._resources = Resources(Database(database), Clients(zocdoc, user_client), timing or Timing())
         self._source = check_name("source", source, at_most=16)
+        self._webhook_keys = inbox.check_keys(webhook_keys)
 
     def __enter__(self) -> Self:
         return self
@@ -130,6 +135,19 @@ class Lifecycle:
         """Iterate over the tracked appointments by id, filtered in SQL. Database only; memory stays flat."""
         return records.appointments(self._resources.database, status=status, in_doubt=in_doubt)
 
+    def events(self, *, after: str | None = None, limit: int | None = None) -> Iterator[FeedEvent]:
+        """Iterate over the audit events of all appointments, in order of `seq`, up to what there is now.
+
+        `after` is the `cursor` of an event: go on after it; None: from the first. Call again with the last cursor for
+        what comes later; no committed event is ever left out. At most `limit` events. Raises `InvalidArgument` for a
+        cursor that is not of this database, `ConfigurationError` on a read replica. Database only; memory stays flat.
+        """
+        return feed.events(self._resources.database, after=after, limit=limit)
+
+    def feed_cursor(self) -> str | None:
+        """Give the cursor to follow the events from now on; None, which is from the first, if there are none yet."""
+        return feed.end(self._resources.database)
+
     def recover(self, *, wait: float = 0.0) -> Recovery:
         """Settle commands whose answer was lost, by reading from Zocdoc; sends nothing.
 
@@ -150,6 +168,32 @@ class Lifecycle:
         return operators.resolve(
             self._resources, command_id, resolution=resolution, reason_code=reason_code, actor=actor
         )
+
+    def receive_webhook(self, headers: Mapping[str, str], body: bytes) -> Receipt:
+        """Verify a webhook call of Zocdoc and store it durably; when this returns, answer 200.
+
+        `headers` in any case, `body` raw as it came. The same call again is counted, not stored again; an authentic
+        one out of the tolerance of 5 minutes is kept as a hint. Raises `WebhookRefused` (answer 401: nothing was
+        stored), `ConfigurationError` without `webhook_keys`, and `DatabaseUnavailable`: then do not answer within
+        Zocdoc's 5 seconds, because any answer, 500 included, ends its retries. Calls nobody.
+        """
+        return inbox.receive(self._resources, headers, body, self._webhook_keys)
+
+    def process_inbox(self, *, track_unknown: bool = False, limit: int | None = None) -> Processed:
+        """Read the appointments that stored webhook calls tell of, each once, and record what has changed.
+
+        With `track_unknown` appointments that are not tracked yet are tracked, as booked machine-to-machine. A failed
+        read is tried again later. Run it soon after each call, from one or more processes.
+        """
+        return inbox.process(self._resources, track_unknown=track_unknown, limit=limit)
+
+    def deliveries(self, *, state: str | None = None) -> Iterator[Delivery]:
+        """Iterate over the stored webhook calls, newest first. Database only; memory stays flat."""
+        return inbox.deliveries(self._resources, state=state)
+
+    def retry_delivery(self, delivery_id: str) -> None:
+        """Take a delivery up again that ended as `failed` or `untracked`. Raises `NothingToRetry`."""
+        inbox.retry(self._resources, delivery_id)
 
     def _run(
         self,

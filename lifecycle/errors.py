@@ -201,6 +201,36 @@ class NothingToResolve(LifecycleError, LookupError):
 
 
 @dataclass(eq=False, kw_only=True)
+class WebhookRefused(LifecycleError):
+    """A webhook call is not Zocdoc's, or cannot be shown to be; nothing was stored.
+
+    `reason_code`: missing_signature, malformed_signature, unknown_version, bad_signature, missing_timestamp or
+    malformed_timestamp.
+    """
+
+    reason_code: str
+
+    def __str__(self) -> str:
+        return (
+            f"the webhook call was refused ({self.reason_code}); pass the raw body as it came, all headers, and the "
+            f"keys that Zocdoc gave for this address"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class NothingToRetry(LifecycleError, LookupError):
+    """The delivery is not one that failed or was untracked: unknown, waiting, or ended. `state` None: unknown."""
+
+    delivery_id: str
+    state: str | None
+
+    def __str__(self) -> str:
+        if self.state is None:
+            return f"there is no delivery {self.delivery_id}; `inbox list` shows them"
+        return f"delivery {self.delivery_id} is {self.state}; only one that failed or was untracked can be retried"
+
+
+@dataclass(eq=False, kw_only=True)
 class ReadFailed(LifecycleError):
     """The appointment could not be read from Zocdoc; nothing was changed."""
 

@@ -41,6 +41,11 @@ class Point(StrEnum):
     SETTLEMENT_OPEN = "settlement_open"  # the settling transaction holds the row's lock
     SETTLEMENT_COMMITTED = "settlement_committed"
 
+    DELIVERY_VERIFIED = "delivery_verified"  # a webhook call is authentic, nothing is written
+    DELIVERY_STORED = "delivery_stored"  # its row is committed, it is not answered yet
+    DELIVERY_CLAIMED = "delivery_claimed"  # this process may read the appointment
+    DELIVERY_ENDED = "delivery_ended"  # its end is committed
+
 
 _hook: Callable[[Point], None] | None = None
 

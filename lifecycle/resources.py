@@ -35,6 +35,8 @@ class Timing:
     (30 s in all, beyond the time-outs of usual gateways). `read_backoff`: before reading again when a read failed,
     times the number of failures. `failed_reads`: how many may fail before a human is asked. `record_again`: before each
     further try to record an outcome that the database did not take, because only this process knows it.
+    `failed_deliveries`: reads that may fail before a webhook delivery is given up, with pauses that begin at
+    `read_backoff` and double up to an hour: four hours by default, longer than most outages; sync finds the rest.
     """
 
     send_window: float = 15.0
@@ -44,6 +46,7 @@ class Timing:
     read_backoff: float = 5.0
     failed_reads: int = 8
     record_again: tuple[float, ...] = (0.2, 1.0, 3.0)
+    failed_deliveries: int = 12
 
     def __post_init__(self) -> None:
         """Refuse what would fail in the middle of a command. Raises `ConfigurationError`."""
@@ -52,7 +55,7 @@ class Timing:
         for interval in (*seconds, *self.spacing, *self.record_again):
             if not isinstance(interval, int | float) or not 0 <= interval <= _LONGEST:
                 raise errors.ConfigurationError(problem="every interval of Timing is 0 to 86400 seconds")
-        if self.failed_reads < 1 or not self.spacing:
+        if self.failed_reads < 1 or self.failed_deliveries < 1 or not self.spacing:
             raise errors.ConfigurationError(problem="Timing needs at least one failed read and one pause of spacing")
 
     def lease(self, deadline: float) -> float:

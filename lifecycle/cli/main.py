@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from lifecycle import errors, settings
-from lifecycle.cli import commands, database, demo, operators, readers, sandbox, words
+from lifecycle.cli import commands, database, demo, events, inbox, operators, readers, sandbox, words
 
 FAILURE: Final = 1
 USAGE: Final = 2
@@ -29,6 +29,7 @@ _EXIT_CODES: Final[dict[type[Exception], int]] = {
     errors.RequestKeyReused: REFUSED,
     errors.AppointmentNotFound: NOT_FOUND,
     errors.NothingToResolve: NOT_FOUND,
+    errors.NothingToRetry: NOT_FOUND,
     errors.NotSent: REMOTE,
     errors.OutcomeUnknown: REMOTE,
     errors.ReadFailed: REMOTE,
@@ -114,9 +115,11 @@ for command in (
     operators.recover,
     operators.attention,
     operators.resolve,
+    inbox.inbox,
     readers.show,
     readers.list_,
     readers.history,
+    events.events,
     readers.explain,
     readers.diagram,
     sandbox.sandbox,

@@ -138,11 +138,28 @@ COLUMNS: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("outcome", lambda it: it.reason_code or it.outcome, narrow=12),
         Column("actor", lambda it: it.actor),
     ),
+    "Delivery": (
+        Column("delivery", lambda it: it.delivery_id, narrow=16),
+        Column("state", lambda it: it.state, whole=True),
+        Column("appointment", lambda it: it.appointment_id, narrow=18),
+        Column("update", lambda it: it.update_type),
+        Column("received", lambda it: it.received_at, narrow=10),
+        Column("copies", lambda it: it.copies),
+        Column("why", lambda it: it.reason_code, narrow=14),
+    ),
     "Explanation": (
         Column("check", lambda it: it.check, whole=True),
         Column("passed", lambda it: "not judged" if it.passed is None else it.passed, narrow=6),
         Column("code", lambda it: it.code, narrow=22),
         Column("rule", lambda it: it.rule if it.required else f"(advice) {it.rule}"),
+    ),
+    "FeedEvent": (
+        Column("cursor", lambda it: it.cursor, whole=True),
+        Column("recorded", lambda it: it.recorded_at, narrow=10),
+        Column("appointment", lambda it: it.appointment_id, narrow=18),
+        Column("event", lambda it: f"{it.event} {it.command or ''}", narrow=20),
+        Column("status then", _status_then, narrow=18),
+        Column("actor", lambda it: it.actor),
     ),
     "Recovered": (
         Column("appointment", lambda it: it.appointment_id, whole=True),
