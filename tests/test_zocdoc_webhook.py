@@ -55,7 +55,7 @@ def test_the_hand_written_vector_is_accepted() -> None:
     "signature",
     [
         f"v1:{RIGHT};v2:{WRONG}",
-        f"v2:anything at all,:=;v1:{RIGHT}",
+        f"v2:anything at all:=;v1:{RIGHT}",
         f"v1:{WRONG};v1:{RIGHT}",
         f"v1:{RIGHT};v1:{WRONG}",
         f"v1:short;v1:{RIGHT}",
@@ -81,6 +81,7 @@ def test_one_right_entry_of_a_known_version_is_enough(signature: str) -> None:
         (f"v1={RIGHT}", "malformed_signature"),
         (f"v1:{RIGHT};v2", "malformed_signature"),
         (f"v1:{RIGHT},v1:{RIGHT}", "malformed_signature"),
+        (f"v2:x, v2:x;v1:{RIGHT}", "malformed_signature"),
         ("v1:", "malformed_signature"),
         (";;", "malformed_signature"),
         (f"v1:{RIGHT[:-1]}", "malformed_signature"),

@@ -178,6 +178,8 @@ def _header(headers: Mapping[str, str], wanted: str, what: str) -> str:
     value: object = found[0]
     if len(found) > 1 or not isinstance(value, str) or len(value) > _LONGEST_HEADER or not value.isascii():
         raise NotAuthentic(f"malformed_{what}", wanted)
+    if "," in value:  # how servers join a header that came twice
+        raise NotAuthentic(f"malformed_{what}", wanted)
     value = value.strip(" \t")
     if not value:
         raise NotAuthentic(f"missing_{what}", wanted)
