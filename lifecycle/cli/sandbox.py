@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from lifecycle import errors
 
 if TYPE_CHECKING:
-    from lifecycle.sandbox import Server
+    from lifecycle.sandbox import Sandbox, Server
 
-_ANNOUNCEMENT = """\
+_KEYS: Final = "LIFECYCLE_WEBHOOK_KEYS"
+
+_WEBHOOKS: Final = """\
+# Webhooks go to {url}, signed with the first key of {keys}. A provider's change sends one:
+#   curl -d '{{"status": "cancelled"}}' {base_url}/_sandbox/appointments/d04b049a-41b1-4aba-9268-d8973cf72cdd"""
+_ANNOUNCEMENT: Final = """\
 # A stand-in of Zocdoc's developer API, for this machine only. Ctrl-C ends it, and with it what it knows.
 # base URL       {base_url}
 # token URL      {token_url}
@@ -37,19 +44,39 @@ export LIFECYCLE_ZOCDOC_CLIENT_SECRET={client_secret}
     show_envvar=True,
     help="The port to listen on.",
 )
-def sandbox(*, host: str, port: int) -> None:
+@click.option(
+    "--webhook-url",
+    show_envvar=True,
+    help=f"An http:// address of this machine to tell of providers' changes, signed with the first of {_KEYS}.",
+)
+def sandbox(*, host: str, port: int, webhook_url: str | None) -> None:
     """Serve a local stand-in of Zocdoc's API until Ctrl-C, and print the settings to reach it."""
     from lifecycle.sandbox import Sandbox, serve_forever  # noqa: PLC0415 # only this command needs it
 
+    stand_in = Sandbox()
+    if webhook_url is not None:
+        _subscribe(stand_in, webhook_url)
     try:
-        serve_forever(Sandbox(), host, port, announce=_announce)
+        serve_forever(stand_in, host, port, announce=partial(_announce, webhook_url=webhook_url))
     except ValueError as error:
         raise errors.InvalidArgument(argument="--host", problem=str(error)) from None
     except OSError as error:
         raise click.ClickException(f"cannot listen on {host} port {port}: {error.strerror}") from None
 
 
-def _announce(server: Server) -> None:
+def _subscribe(stand_in: Sandbox, url: str) -> None:
+    keys = os.environ.get(_KEYS, "").replace(",", " ").split()
+    if not keys:
+        problem = f"needs a shared key to sign with: set {_KEYS} to base64 text, the receiver to the same"
+        raise errors.InvalidArgument(argument="--webhook-url", problem=problem)
+    try:
+        stand_in.webhooks.subscribe(url, keys[0])
+    except ValueError as error:
+        problem = f"{error} (the key is the first of {_KEYS})"
+        raise errors.InvalidArgument(argument="--webhook-url", problem=problem) from None
+
+
+def _announce(server: Server, *, webhook_url: str | None) -> None:
     from lifecycle.sandbox import CLIENTS  # noqa: PLC0415 # the same
 
     (client_id, client_secret), *_ = CLIENTS.items()
@@ -57,3 +84,5 @@ def _announce(server: Server) -> None:
         base_url=server.base_url, token_url=server.token_url, client_id=client_id, client_secret=client_secret
     )
     click.echo(text)
+    if webhook_url is not None:
+        click.echo(_WEBHOOKS.format(url=webhook_url, keys=_KEYS, base_url=server.base_url))

@@ -7,18 +7,20 @@ import time
 import uuid
 import zlib
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Unpack
 from urllib.parse import unquote
 
 from lifecycle.sandbox import bodies, control, fixtures, operations, wsgi
 from lifecycle.sandbox.appointments import Appointment, Appointments, Details
+from lifecycle.sandbox.callbacks import UpdateType
 from lifecycle.sandbox.faults import Fault, Faults, Kind
 from lifecycle.sandbox.ledger import Entry, Ledger
 from lifecycle.sandbox.messages import Outcome, Reply, Request, Wire, encode
 from lifecycle.sandbox.operations import Call
 from lifecycle.sandbox.tokens import Tokens
 from lifecycle.sandbox.vocabulary import Operation, Status
+from lifecycle.sandbox.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
 CLIENTS: Final = {"sandbox-client": "sandbox-secret"}
 TOKEN_LIFETIME: Final = 3600.0  # seconds, as documented
 
+_A_MILLISECOND: Final = timedelta(milliseconds=1)
 _WORTH_GZIP: Final = 8192  # below that, packing costs more than it saves on loopback
+_SECRETIVE: Final = frozenset({Operation.TOKEN, Operation.MOCK_WEBHOOK})  # their bodies carry a secret
 _UNANSWERED: Final[Mapping[Wire, str]] = {Wire.RESET: "reset", Wire.CLOSE: "none"}
 
 
@@ -60,6 +64,7 @@ class Sandbox:
         self.tokens = Tokens(clients=clients, audience=audience, lifetime=token_lifetime, now=now)
         self.faults = Faults()
         self.ledger = Ledger()
+        self.webhooks = Webhooks(now=now)
         self._control = control
         self._lock = threading.Lock()
         self._appointments = Appointments(now=now, on_reschedule=on_reschedule)
@@ -81,22 +86,53 @@ class Sandbox:
         """The stand-in as a WSGI callable; see `lifecycle.sandbox.wsgi` for faults that need a socket."""
         return wsgi.application(self.answer)
 
-    def add(self, appointment_id: str | None = None, **details: Unpack[Details]) -> str:
+    def add(self, appointment_id: str | None = None, *, webhook: bool = False, **details: Unpack[Details]) -> str:
         """Create or overwrite an appointment and return its id. Not a request: the ledger stays as it is.
 
-        Raises `ValueError` for a start time without an offset.
+        With `webhook` the subscriptions are told that it was created. Raises `ValueError` for a start time
+        without an offset.
         """
         chosen = appointment_id or str(uuid.uuid4())
         with self._lock:
-            self._appointments.put(chosen, **details)
+            row = self._appointments.put(chosen, **details)
+            if webhook:
+                self.webhooks.announce(chosen, UpdateType.CREATED, at=row.modified)
         return chosen
 
-    def change(self, appointment_id: str, **details: Unpack[Details]) -> None:
-        """Change an appointment as its provider would; raises `KeyError` for an unknown one."""
+    def add_many(
+        self,
+        count: int,
+        *,
+        prefix: str = "many-",
+        modified: datetime | None = None,
+        step: timedelta = _A_MILLISECOND,
+        **details: Unpack[Details],
+    ) -> list[str]:
+        """Create `count` appointments, `prefix` and a number being their ids, and return the ids. Tells nobody.
+
+        The first is created and modified at `modified` (aware; now by default), each further one a `step`
+        later: with `timedelta(0)` all bear the same modification time. Raises `ValueError` for a time
+        without an offset.
+        """
+        first = bodies.aware(modified or self._appointments.now())
+        made = [f"{prefix}{number:06}" for number in range(count)]
+        with self._lock:
+            for number, appointment_id in enumerate(made):
+                self._appointments.put(appointment_id, first + number * step, **details)
+        return made
+
+    def change(self, appointment_id: str, *, webhook: bool = True, **details: Unpack[Details]) -> None:
+        """Change an appointment as its provider would, which the subscriptions are told unless `webhook` is off.
+
+        Raises `KeyError` for an unknown appointment, `ValueError` for a start time without an offset.
+        """
         if "start_time" in details:
             bodies.parse_instant(details["start_time"])
         with self._lock:
-            self._appointments.change(self._known(appointment_id), **details)
+            before = self._known(appointment_id)
+            after = self._appointments.change(before, **details)
+            if webhook:
+                self.webhooks.announce(appointment_id, _update_type(before, after), at=after.modified, changed=details)
 
     def appointment(self, appointment_id: str) -> Appointment:
         """Return an appointment as it stands; raises `KeyError` for an unknown one."""
@@ -143,7 +179,7 @@ class Sandbox:
     def _run(self, call: Call) -> Outcome:
         if call.operation is Operation.TOKEN:
             return self.tokens.grant(call.document, call.request.base_url)
-        return operations.run(self._appointments, call)
+        return operations.run(self._appointments, self.webhooks, call)
 
     def _strike(self, call: Call, fault: Fault) -> Reply:
         if fault.kind == Kind.ZOMBIE:
@@ -172,7 +208,7 @@ class Sandbox:
             method=call.request.method,
             path=call.request.path,
             query=call.request.query,
-            raw=b"" if call.operation is Operation.TOKEN else call.raw,
+            raw=b"" if call.operation in _SECRETIVE else call.raw,
             appointment_id=call.appointment_id or outcome.appointment_id,
             answered=answer,
             effect=outcome.effect,
@@ -195,6 +231,11 @@ def _reply(call: Call, outcome: Outcome, fault: Fault | None) -> Reply:
     if fault.replaces:
         return fault.reply(call.request_id)
     return fault.disguise(Reply(outcome.status, encode(fault.rewrite(outcome.document))))
+
+
+def _update_type(before: Appointment, after: Appointment) -> UpdateType:
+    ended = after.status == Status.CANCELLED != before.status
+    return UpdateType.CANCELLED if ended else UpdateType.UPDATED
 
 
 def _packed(reply: Reply) -> Reply:

@@ -31,6 +31,13 @@ def parse_instant(text: str) -> datetime:
         raise ValueError(text) from None
 
 
+def aware(instant: datetime) -> datetime:
+    """Return an instant in UTC; raises `ValueError` for one without an offset."""
+    if instant.tzinfo is None:
+        raise ValueError("a time needs an offset")
+    return instant.astimezone(UTC)
+
+
 def unpack(raw: bytes, content_encoding: str) -> bytes:
     """Return a body without its gzip coating, which is accepted as documented; broken gzip is no body."""
     if content_encoding.lower() != "gzip":

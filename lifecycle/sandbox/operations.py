@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from lifecycle.sandbox import documents, fixtures, listing
 from lifecycle.sandbox.appointments import UNCHANGED, Appointment, Appointments
 from lifecycle.sandbox.bodies import Body
+from lifecycle.sandbox.callbacks import Target, UpdateType, decode_key
 from lifecycle.sandbox.messages import Json, Outcome, Refusal, Request, failure, success
 from lifecycle.sandbox.vocabulary import (
     ALLOWED_FROM,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from lifecycle.sandbox.tokens import Token
+    from lifecycle.sandbox.webhooks import Webhooks
 
 _COLLECTION: Final = "/v1/appointments"
 _MEMBER: Final = "/v1/appointments/"
@@ -39,6 +41,7 @@ _ROUTES: Final[Mapping[tuple[str, str], Operation]] = {
     ("POST", "/v1/appointments/cancel"): Operation.CANCEL,
     ("POST", "/v1/appointments/reschedule"): Operation.RESCHEDULE,
     ("PUT", "/v1/appointments/update-status"): Operation.UPDATE_STATUS,
+    ("POST", "/v1/webhook/mock-request"): Operation.MOCK_WEBHOOK,
 }
 _PATHS: Final = frozenset(path for _, path in _ROUTES)
 
@@ -65,10 +68,12 @@ def operation_of(method: str, path: str) -> Operation:
     return Operation.GET if member and method == "GET" else Operation.UNKNOWN
 
 
-def run(appointments: Appointments, call: Call) -> Outcome:
+def run(appointments: Appointments, webhooks: Webhooks, call: Call) -> Outcome:
     """Carry out one request, all or nothing. The caller holds the stand-in's lock."""
     try:
         _authorise(call)
+        if call.operation is Operation.MOCK_WEBHOOK:
+            return _mock_webhook(webhooks, call)
         return _ACTS[call.operation](appointments, call)
     except Refusal as refused:
         if refused.bare:
@@ -128,9 +133,8 @@ def _refuse_location(location: str) -> None:
 
 
 def _list(appointments: Appointments, call: Call) -> Outcome:
-    subject = _subject(call)
-    rows = (row for row in appointments.all() if row.booked_by == subject)
-    page = listing.page(rows, query=call.request.query, url=call.request.base_url + _COLLECTION)
+    url = call.request.base_url + _COLLECTION
+    page = listing.page(appointments, booked_by=_subject(call), query=call.request.query, url=url)
     return Outcome(200, page.document(call.request_id))
 
 
@@ -189,6 +193,19 @@ def _update_status(appointments: Appointments, call: Call) -> Outcome:
         raise Refusal(400, "The start is not within the past two days.", field="appointment_status")
     changed = appointments.change(row, status=Status.NO_SHOW)
     return _done(call, changed, documents.base(changed))
+
+
+def _mock_webhook(webhooks: Webhooks, call: Call) -> Outcome:
+    body = Body(call.document)
+    url = body.text("webhook_url")
+    key = body.text("webhook_key")
+    wanted = body.optional_choice("appointment_update_type", UpdateType)
+    for name, check, text in (("webhook_url", Target.parse, url), ("webhook_key", decode_key, key)):
+        try:
+            check(text)
+        except ValueError as wrong:
+            raise Refusal(400, f"{name} {wrong}.", field=name) from None
+    return Outcome(200, webhooks.mock(url, key, UpdateType(wanted or UpdateType.UPDATED)))
 
 
 def _unknown(_appointments: Appointments, call: Call) -> Outcome:

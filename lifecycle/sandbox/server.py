@@ -79,11 +79,15 @@ class Server:
                 threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
 
     def close(self) -> None:
-        """Stop listening and end every open connection at once, in the middle of an answer if need be."""
+        """Stop listening and end every open connection at once, in the middle of an answer if need be.
+
+        Webhooks that have not ended are stopped, so that no retry calls whoever gets the receiver's port next.
+        """
         with self._lock:
             if self._closing:
                 return
             self._closing = True
+        self.sandbox.webhooks.stop()
         self._wake_acceptor()
         self._listener.close()
         with self._lock:

@@ -36,6 +36,7 @@ class Operation(StrEnum):
     CANCEL = "cancel"
     RESCHEDULE = "reschedule"
     UPDATE_STATUS = "update_status"
+    MOCK_WEBHOOK = "mock_webhook"
     TOKEN = "token"  # noqa: S105 - a name, not a secret
     UNKNOWN = "unknown"
 
