@@ -244,12 +244,12 @@ def _take_up(
 ) -> Step:
     """Take the due deliveries of one appointment, and read it once for all of them."""
     client = _client(resources, booked_with or chart.MACHINE)
-    claimed = _claim(resources, appointment_id, deadline=0.0 if client is None else client.deadline)
+    lease, claimed = _claim(resources, appointment_id, deadline=0.0 if client is None else client.deadline)
     reach(Point.DELIVERY_CLAIMED)
     if not claimed:
         return Step()
     if booked_with is None and not track_unknown:
-        return _end(resources, claimed, State.UNTRACKED)
+        return _leave(resources, appointment_id, claimed, lease=lease)
     if is_busy:
         return _postpone(resources, claimed)
     if client is None:
@@ -286,8 +286,8 @@ def _client(resources: Resources, identity: str) -> zocdoc.ZocdocClient | None:
         return None
 
 
-def _claim(resources: Resources, appointment_id: str, *, deadline: float) -> list[str]:
-    """Take an appointment's due deliveries for this process, oldest first; none if another process was faster.
+def _claim(resources: Resources, appointment_id: str, *, deadline: float) -> tuple[datetime, list[str]]:
+    """Take an appointment's due deliveries, oldest first, until an instant; none if another process was faster.
 
     Only those that are stored now: a read that begins after this shows at least what they tell of.
     """
@@ -295,7 +295,20 @@ def _claim(resources: Resources, appointment_id: str, *, deadline: float) -> lis
         now = resources.database.now(connection)
         lease = now + timedelta(seconds=_READS * deadline + resources.timing.lease_margin)
         found = connection.execute(_CLAIM, {"of_appointment": appointment_id, "now": now, "lease": lease}).all()
-        return [row.delivery_id for row in sorted(found, key=lambda row: (row.received_at, row.delivery_id))]
+        oldest_first = sorted(found, key=lambda row: (row.received_at, row.delivery_id))
+        return lease, [row.delivery_id for row in oldest_first]
+
+
+def _leave(resources: Resources, appointment_id: str, claimed: list[str], *, lease: datetime) -> Step:
+    """End deliveries of an appointment that nobody tracks, unless it has just become tracked (which wakes them)."""
+    with resources.database.write() as connection:
+        if connection.execute(_IS_TRACKED, {"id": appointment_id}).scalar() is None:
+            now = resources.database.now(connection)
+            values = {"state": State.UNTRACKED, "run_at": None, "reason_code": None, "processed_at": now}
+            unwoken = _change_of(claimed).where(_deliveries.c.run_at == lease)
+            return Step(State.UNTRACKED, connection.execute(unwoken.values(values)).rowcount)
+        connection.execute(_change_of(claimed).values(run_at=resources.database.now(connection)))
+    return Step()
 
 
 def _end(resources: Resources, claimed: list[str], state: models.DeliveryState) -> Step:
@@ -386,6 +399,7 @@ _CLAIM: Final = (
     .values(run_at=sa.bindparam("lease", type_=UtcDateTime()))
     .returning(_deliveries.c.delivery_id, _deliveries.c.received_at)
 )
+_IS_TRACKED: Final = sa.select(1).where(_appointments.c.appointment_id == sa.bindparam("id"))
 _OUTLOOK: Final = sa.select(sa.func.count(), sa.func.min(_deliveries.c.run_at)).where(_IS_WAITING)
 
 

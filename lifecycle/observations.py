@@ -14,6 +14,7 @@ from lifecycle import audit, chart, columns, errors, models, records, zocdoc
 from lifecycle.resources import check_appointment_id, check_identity, check_name
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from lifecycle.resources import Resources
@@ -51,6 +52,7 @@ def track(
         entry = first_entry(reading, actor=actor, source=source, booked_with=booked_with, delivery_id=delivery_id)
         now = resources.database.now(connection)
         audit.begin(connection, first_row(reading.appointment, booked_with=booked_with), entry, now=now)
+        wake_deliveries(connection, [appointment_id], now=now)
     _check_same_booking(resources, appointment_id, booked_with)
     return records.get(resources.database, appointment_id)
 
@@ -150,6 +152,13 @@ def differences(locked: audit.Locked, remote: zocdoc.AppointmentData) -> dict[st
     return {name: value for name, value in _told(remote).items() if locked.row[name] != value}
 
 
+def is_news(row: Mapping[Any, Any], remote: zocdoc.AppointmentData) -> bool:
+    """Tell whether Zocdoc reports anything otherwise than a row has it: the status, or what `differences` compares."""
+    if row["status"] != remote.appointment_status:
+        return True
+    return any(row[name] != value for name, value in _told(remote).items())
+
+
 def observed(locked: audit.Locked, remote: zocdoc.AppointmentData) -> dict[str, Any]:
     """Give the columns that say when and how Zocdoc was last read, for the row's next version."""
     return {
@@ -192,6 +201,19 @@ def _details(changes: dict[str, Any]) -> dict[str, Any]:
 
 def _is_conforming(status: str, answer: str) -> bool:
     return chart.move(status=status, event=chart.OBSERVED, answer=answer).conforming
+
+
+def wake_deliveries(connection: sa.Connection, appointment_ids: Sequence[str], *, now: datetime) -> None:
+    """Have webhook deliveries processed that came before their appointments were tracked.
+
+    Belongs into the transaction that tracks them: what was read for it may be older than what they tell of.
+    """
+    woken = sa.update(_deliveries).where(
+        _deliveries.c.appointment_id.in_(appointment_ids),
+        _deliveries.c.state.in_((models.DeliveryState.RECEIVED, models.DeliveryState.UNTRACKED)),
+    )
+    values = {"state": models.DeliveryState.RECEIVED, "run_at": now, "processed_at": None}
+    connection.execute(woken.values(values))
 
 
 def first_row(remote: zocdoc.AppointmentData, *, booked_with: str) -> dict[str, Any]:
@@ -237,6 +259,7 @@ def _check_same_booking(resources: Resources, appointment_id: str, booked_with: 
         raise errors.InvalidArgument(argument="booked_with", problem=problem)
 
 
+_deliveries = models.webhook_deliveries
 _VERSION: Final = sa.select(models.appointments.c.version).where(
     models.appointments.c.appointment_id == sa.bindparam("id")
 )

@@ -414,3 +414,42 @@ def test_the_inbox_is_listed_a_page_at_a_time(lifecycle: Lifecycle) -> None:
     assert list(lifecycle.deliveries(state="failed")) == []
     with pytest.raises(InvalidArgument, match="received"):
         list(lifecycle.deliveries(state="lost"))
+
+
+def test_tracking_takes_up_what_was_delivered_before(lifecycle: Lifecycle, sandbox: Sandbox, database_url: str) -> None:
+    """What was read for the tracking may be older than the change that a call told of meanwhile."""
+    appointment_id = sandbox.add(status="confirmed")
+
+    def change(reached: Point) -> None:
+        if reached is Point.TRANSACTION_OPEN and not list(told):
+            told.append(appointment_id)
+            sandbox.change(appointment_id, status="cancelled")
+
+    told: list[str] = []
+    delivery_id = deliver(lifecycle, appointment_id, update="cancelled")
+    assert lifecycle.process_inbox().untracked == 1
+    with points.armed(change):
+        lifecycle.track(appointment_id, actor=support.ACTOR)
+    assert lifecycle.get(appointment_id).status == "confirmed"
+    assert state_of(lifecycle, delivery_id)[0] == "received"
+    assert lifecycle.process_inbox().followed == 1
+    assert lifecycle.get(appointment_id).status == "cancelled"
+
+
+def test_what_becomes_tracked_while_it_is_left_is_not_left(
+    lifecycle: Lifecycle, sandbox: Sandbox, client: ZocdocClient, database_url: str
+) -> None:
+    """Between the look that found it untracked and the end of its delivery somebody tracks it."""
+    appointment_id = sandbox.add(status="confirmed")
+    delivery_id = deliver(lifecycle, appointment_id)
+    done: list[str] = []
+
+    def track(reached: Point) -> None:
+        if reached is Point.DELIVERY_CLAIMED and not done:
+            done.append(appointment_id)
+            with Lifecycle(database_url, zocdoc=client) as other:
+                other.track(appointment_id, actor=support.ACTOR)
+
+    with points.armed(track):
+        assert lifecycle.process_inbox().untracked == 0
+    assert state_of(lifecycle, delivery_id)[0] == "followed"
