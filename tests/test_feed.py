@@ -12,6 +12,7 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -31,6 +32,8 @@ from lifecycle import (
 )
 from lifecycle.points import Point
 from tests import support
+from tests.conftest import _execute
+from tests.crashes.grounds import PostgresGround
 from tests.support import ACTOR
 from tests.test_cli import assert_error, invoke
 
@@ -370,6 +373,32 @@ def test_a_sequence_with_a_cache_is_refused(postgres_url: str, lifecycle_on_post
     for call in (lifecycle_on_postgres.events, lifecycle_on_postgres.feed_cursor):
         with pytest.raises(ConfigurationError, match="alter it to CACHE 1"):
             call()
+
+
+def test_prepared_transactions_and_replicas(client: Any, sandbox: Sandbox) -> None:
+    """A writer that is prepared while it is waited for is still one to wait for; a read replica is refused."""
+    with PostgresGround() as ground:
+        _execute(sa.make_url(ground.url), "ALTER SYSTEM SET max_prepared_transactions = 2")
+        ground.stop("fast")
+        ground.start()
+        with support.opened(ground.url, client) as lifecycle:
+            first, second = (support.tracked(lifecycle, sandbox) for _ in range(2))
+            with Writer(ground.url, first) as writer:
+                writer.append()
+                add(ground.url, second, 1)
+                with support.in_background(lambda: seqs(lifecycle.events())) as results:
+                    time.sleep(0.2)
+                    writer.connection.exec_driver_sql("PREPARE TRANSACTION 'left'")
+            assert results == [seqs(lifecycle.events())] == [[1, 2]]
+            _execute(sa.make_url(ground.url), "COMMIT PREPARED 'left'")
+            assert seqs(lifecycle.events()) == [1, 2, 3, 4]
+        ground.stop("fast")
+        Path(ground._folder, "standby.signal").touch()
+        ground.start()
+        with support.opened(ground.url, None) as lifecycle:
+            assert lifecycle.get(first).appointment_id == first
+            with pytest.raises(ConfigurationError, match="read the feed from the primary"):
+                lifecycle.events()
 
 
 def test_sqlite_commits_in_the_order_of_seq(sqlite_url: str, client: Any, sandbox: Sandbox) -> None:
