@@ -149,7 +149,7 @@ def clock() -> Clock:
 def sandbox(clock: Clock, receiver: Receiver) -> Iterator[Sandbox]:
     """Return a stand-in that tells the receiver, in order, and retries quickly."""
     made = Sandbox(now=clock)
-    made.webhooks.configure(first_retry=0.01, answer_within=0.2, workers=1)
+    made.webhooks.configure(first_retry=0.01, answer_within=5, workers=1)
     made.webhooks.subscribe(receiver.url, KEY)
     yield made
     made.webhooks.stop()
@@ -360,6 +360,7 @@ def test_no_answer_is_retried_until_there_is_one(
     sandbox: Sandbox, receiver: Receiver, trouble: str, got: Trouble
 ) -> None:
     """A connection that breaks and an answer that does not come in time are retried with the same body."""
+    sandbox.webhooks.configure(answer_within=0.4)
     receiver.script = [trouble, trouble]
     sandbox.change(GUIDE, status="confirmed")
     settle(sandbox)
@@ -408,13 +409,13 @@ def test_any_answer_ends_the_retries(sandbox: Sandbox, receiver: Receiver, statu
 def test_it_gives_up_in_the_end(sandbox: Sandbox, receiver: Receiver) -> None:
     """After `give_up_after` seconds, 48 hours by default, no retry comes any more."""
     assert (Knobs().give_up_after, Knobs().answer_within) == (48 * 3600, 5)
-    sandbox.webhooks.configure(give_up_after=0.05)
+    sandbox.webhooks.configure(give_up_after=0.5)
     receiver.script = ["close"] * 100
     sandbox.change(GUIDE, status="confirmed")
     settle(sandbox)
     ((got, ended),) = outcomes(sandbox)
     assert (set(got), ended) == ({Trouble.BROKEN}, Ended.GAVE_UP)
-    assert 2 <= len(got) <= 3
+    assert 2 <= len(got) <= 6
 
 
 @pytest.mark.parametrize("resign", [True, False])
@@ -444,8 +445,9 @@ def test_closing_the_server_ends_the_retries(sandbox: Sandbox, receiver: Receive
             time.sleep(0.005)
     settle(sandbox)
     assert sandbox.webhooks.log()[0].ended is Ended.STOPPED
+    time.sleep(0.1)
     seen = len(receiver.calls)
-    time.sleep(0.15)
+    time.sleep(0.2)
     assert len(receiver.calls) == seen
 
 
@@ -523,7 +525,7 @@ def test_events_can_overtake_one_another(sandbox: Sandbox, receiver: Receiver) -
 
 def test_many_events_reach_a_receiver_that_fails_now_and_then(sandbox: Sandbox, receiver: Receiver) -> None:
     """Of three hundred changes none goes missing, though many calls break."""
-    sandbox.webhooks.configure(workers=8, answer_within=2)
+    sandbox.webhooks.configure(workers=8)
     receiver.script = ["reset", 200, "close", 500, 200] * 30
     made = [sandbox.add(webhook=True) for _ in range(300)]
     assert sandbox.webhooks.wait_idle(20)
@@ -617,7 +619,7 @@ def test_a_mock_request_that_does_not_fit_is_a_400(  # noqa: PLR0917 - fixtures
     answer = session.post(server.base_url + MOCK, json=body, timeout=5)
     (error,) = answer.json()["errors"]
     assert (answer.status_code, answer.json()["error_type"]) == (400, "invalid_request")
-    assert error["field"] == wrong.split()[0]
+    assert error["field"] == wrong.split(maxsplit=1)[0]
     assert error["message"].startswith(wrong)
     assert "not base64" not in answer.text
     assert (sandbox.webhooks.log(), receiver.calls) == ([], [])
