@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lifecycle.api import Lifecycle
     from lifecycle.chart import CancellationReason, Command, Status
+    from lifecycle.drift import Drift
     from lifecycle.errors import (
         AppointmentNotFound,
         CommandInProgress,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         ReadFailed,
         RequestKeyReused,
         SchemaMismatch,
+        SyncFailed,
         TransitionRefused,
         WebhookRefused,
     )
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from lifecycle.inbox import Delivery, Processed, Receipt
     from lifecycle.operators import Attention, Resolution
     from lifecycle.outcomes import Done
+    from lifecycle.reconciliation import SyncReport
     from lifecycle.records import Appointment, AuditEvent
     from lifecycle.recovery import Recovered, Recovery
     from lifecycle.resources import Timing
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "lifecycle.api": ("Lifecycle",),
     "lifecycle.chart": ("CancellationReason", "Command", "Status"),
+    "lifecycle.drift": ("Drift",),
     "lifecycle.errors": (
         "AppointmentNotFound",
         "CommandInProgress",
@@ -62,6 +66,7 @@ _HOMES = {
         "ReadFailed",
         "RequestKeyReused",
         "SchemaMismatch",
+        "SyncFailed",
         "TransitionRefused",
         "WebhookRefused",
     ),
@@ -70,6 +75,7 @@ _HOMES = {
     "lifecycle.inbox": ("Delivery", "Processed", "Receipt"),
     "lifecycle.operators": ("Attention", "Resolution"),
     "lifecycle.outcomes": ("Done",),
+    "lifecycle.reconciliation": ("SyncReport",),
     "lifecycle.records": ("Appointment", "AuditEvent"),
     "lifecycle.recovery": ("Recovered", "Recovery"),
     "lifecycle.resources": ("Timing",),
@@ -92,6 +98,7 @@ __all__ = [
     "DatabaseUnavailable",
     "Delivery",
     "Done",
+    "Drift",
     "EnvironmentMismatch",
     "Explanation",
     "FeedEvent",
@@ -111,6 +118,8 @@ __all__ = [
     "Resolution",
     "SchemaMismatch",
     "Status",
+    "SyncFailed",
+    "SyncReport",
     "Timing",
     "TransitionRefused",
     "WebhookRefused",

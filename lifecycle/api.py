@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-from lifecycle import chart, commands, explaining, feed, inbox, observations, operators, records, recovery, wishes
+from lifecycle import (
+    chart,
+    commands,
+    explaining,
+    feed,
+    inbox,
+    observations,
+    operators,
+    reconciliation,
+    records,
+    recovery,
+    wishes,
+)
+from lifecycle import drift as drifting
 from lifecycle.database import Database
 from lifecycle.resources import Clients, Resources, Timing, check_name
 
@@ -15,11 +28,13 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
+    from lifecycle.drift import Drift
     from lifecycle.feed import FeedEvent
     from lifecycle.guards import Explanation
     from lifecycle.inbox import Delivery, Processed, Receipt
     from lifecycle.operators import Attention
     from lifecycle.outcomes import Done
+    from lifecycle.reconciliation import SyncReport
     from lifecycle.records import Appointment, AuditEvent
     from lifecycle.recovery import Recovery
     from lifecycle.zocdoc import ZocdocClient
@@ -155,6 +170,32 @@ class Lifecycle:
         """
         return recovery.recover(self._resources, wait=wait)
 
+    def sync(
+        self,
+        *,
+        full: bool = False,
+        actor: str = "job:sync",
+        overlap: float = reconciliation.OVERLAP,
+        on_progress: Callable[[int, int | None], object] | None = None,
+    ) -> SyncReport:
+        """Read from Zocdoc what was modified since the last sync, and record it; a killed run is gone on with.
+
+        The first time, and with `full`, everything is read. Unknown appointments are tracked, as booked
+        machine-to-machine. Begins `overlap` seconds before the end of the last sync. `on_progress` is called after each
+        page with the rows so far and Zocdoc's count, None if it told none. Raises `SyncFailed`, `ConfigurationError`
+        without a machine-to-machine client, `InvalidArgument`. Run it every few minutes beside the webhooks; two at
+        once are harmless.
+        """
+        return reconciliation.sync(self._resources, full=full, actor=actor, overlap=overlap, on_progress=on_progress)
+
+    def drift(self, *, since: datetime | None = None) -> Iterator[Drift]:
+        """Iterate over where Zocdoc and this database parted: not conforming, in doubt, found by sync only.
+
+        `since`: recorded at or after that instant; what is in doubt now is always given. Database only; memory stays
+        flat.
+        """
+        return drifting.drift(self._resources.database, since=since)
+
     def attention(self) -> list[Attention]:
         """List the commands whose outcome reading could not settle, with the evidence. Database only."""
         return operators.attention(self._resources.database)
@@ -190,6 +231,10 @@ class Lifecycle:
     def deliveries(self, *, state: str | None = None) -> Iterator[Delivery]:
         """Iterate over the stored webhook calls, newest first. Database only; memory stays flat."""
         return inbox.deliveries(self._resources, state=state)
+
+    def waiting_deliveries(self) -> int:
+        """Count the stored webhook calls that are still to be processed. Database only."""
+        return inbox.waiting(self._resources)
 
     def retry_delivery(self, delivery_id: str) -> None:
         """Take a delivery up again that ended as `failed` or `untracked`. Raises `NothingToRetry`."""

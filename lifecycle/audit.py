@@ -20,7 +20,7 @@ from lifecycle import chart, columns, models
 from lifecycle.points import Point, reach
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from lifecycle.database import Database
 
@@ -126,23 +126,34 @@ def hold(database: Database, connection: sa.Connection, appointment_id: str) -> 
 def begin(connection: sa.Connection, values: Mapping[Any, Any], entry: Entry, *, now: datetime) -> Locked | None:
     """Create an appointment's row with its first event; None if another transaction was faster."""
     appointment_id, status = values["appointment_id"], values["status"]
-    row = {
-        **dict.fromkeys(_OPTIONAL),
-        **values,
-        "status_known": status in chart.STATUSES,
-        "version": 1,
-        "observed_version": 1,
-        "in_doubt": False,
-        "observed_at": now,
-        "tracked_at": now,
-        "updated_at": now,
-    }
+    row = _first_row(values, now)
     insert = _INSERT_POSTGRES if connection.dialect.name == "postgresql" else _INSERT_SQLITE
     if connection.execute(insert, row, execution_options={"preserve_rowcount": True}).rowcount == 0:
         return None
     event = _event(appointment_id, None, replace(entry, to_status=status), seq=1, prev_hash=GENESIS, now=now)
     connection.execute(_APPEND, event)
     return Locked(row, 1, event["hash"], None, None, now)
+
+
+def begin_all(
+    connection: sa.Connection, beginnings: Sequence[tuple[Mapping[Any, Any], Entry]], *, now: datetime
+) -> set[str]:
+    """Do as `begin` for many appointments, each with another id, in a few statements; give the ids that were new.
+
+    They are written in the order of their ids, so that two transactions that do this wait for each other, at most.
+    """
+    rows = {values["appointment_id"]: _first_row(values, now) for values, _ in beginnings}
+    insert = _INSERT_POSTGRES if connection.dialect.name == "postgresql" else _INSERT_SQLITE
+    returning = insert.returning(_appointments.c.appointment_id)
+    made = set(connection.execute(returning, [rows[each] for each in sorted(rows)]).scalars()) if rows else set()
+    events = [
+        _event(each, None, replace(entry, to_status=values["status"]), seq=1, prev_hash=GENESIS, now=now)
+        for values, entry in beginnings
+        if (each := values["appointment_id"]) in made
+    ]
+    if events:
+        connection.execute(_APPEND, events)
+    return made
 
 
 def record(connection: sa.Connection, locked: Locked, entry: Entry, **changes: Any) -> Locked:  # noqa: ANN401 # columns
@@ -168,6 +179,22 @@ def seen(connection: sa.Connection, locked: Locked, *, last_modified: datetime |
     connection.execute(_UPDATE, {**values, "of_appointment": locked.appointment_id, "of_version": version})
 
 
+def seen_all(connection: sa.Connection, rows: Sequence[tuple[str, int, datetime]], *, now: datetime) -> None:
+    """Do as `seen` for many: id, version and last modification of each. One that is at another version stays."""
+    if rows:
+        values = [
+            {
+                "observed_at": now,
+                "observed_version": version,
+                "remote_last_modified": last_modified,
+                "of_appointment": appointment_id,
+                "of_version": version,
+            }
+            for appointment_id, version, last_modified in sorted(rows)
+        ]
+        connection.execute(_UPDATE, values)
+
+
 def digest(event: Mapping[Any, Any]) -> str:
     """Compute the hash of an audit event, from its columns as stored.
 
@@ -182,6 +209,20 @@ def digest(event: Mapping[Any, Any]) -> str:
 
 def _plain(value: object) -> object:
     return columns.utc_text(value) if isinstance(value, datetime) else value
+
+
+def _first_row(values: Mapping[Any, Any], now: datetime) -> dict[str, Any]:
+    return {
+        **dict.fromkeys(_OPTIONAL),
+        **values,
+        "status_known": values["status"] in chart.STATUSES,
+        "version": 1,
+        "observed_version": 1,
+        "in_doubt": False,
+        "observed_at": now,
+        "tracked_at": now,
+        "updated_at": now,
+    }
 
 
 def _locked(row: Mapping[Any, Any], head: Mapping[Any, Any], now: datetime) -> Locked:

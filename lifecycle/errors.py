@@ -248,6 +248,28 @@ class ReadFailed(LifecycleError):
 
 
 @dataclass(eq=False, kw_only=True)
+class SyncFailed(LifecycleError):
+    """Zocdoc's list of appointments could not be read to its end; what was read is stored, the next sync goes on.
+
+    `instant` (ISO 8601, UTC) is where Zocdoc modified more appointments at once than its list gives.
+    """
+
+    reason_code: str
+    http_status: int | None = None
+    zocdoc_request_id: str | None = None
+    instant: str | None = None
+
+    def __str__(self) -> str:
+        status = f", HTTP {self.http_status}" if self.http_status is not None else ""
+        where = f" at {self.instant}" if self.instant is not None else ""
+        remedy = _LIST_REMEDIES.get(self.reason_code) or _REMEDIES.get(self.reason_code, _RETRY)
+        return (
+            f"the list of appointments could not be read from Zocdoc to its end{where} "
+            f"({self.reason_code}{status}{_support(self.zocdoc_request_id)}); {remedy}"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
 class DatabaseUnavailable(LifecycleError):
     """The database could not be opened, read or written; what was in progress is rolled back, or settled by `recover`.
 
@@ -301,6 +323,13 @@ _REMEDIES = {
     "unauthorized": "check that the credentials belong to this environment",
     "forbidden": "check the credential's scopes and who booked the appointment",
     "malformed_token": "check the access token",
+}
+
+_LIST_REMEDIES = {
+    "instant_too_crowded": "Zocdoc modified more appointments at that instant than it lists, and no filter tells them "
+    "apart; `track` those of that instant by their ids",
+    "list_not_steady": "the list kept changing while it was read; call again",
+    "list_not_in_order": "Zocdoc's answers were not in the order that was asked for; tell its support the request id",
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from lifecycle import errors, settings
-from lifecycle.cli import commands, database, demo, events, inbox, operators, readers, sandbox, words
+from lifecycle.cli import commands, database, demo, events, inbox, operators, readers, reconciling, sandbox, words
 
 FAILURE: Final = 1
 USAGE: Final = 2
@@ -33,6 +33,7 @@ _EXIT_CODES: Final[dict[type[Exception], int]] = {
     errors.NotSent: REMOTE,
     errors.OutcomeUnknown: REMOTE,
     errors.ReadFailed: REMOTE,
+    errors.SyncFailed: REMOTE,
     errors.CommandRejected: REMOTE,
 }
 _HINTS: Final[dict[type[Exception], str]] = {
@@ -87,10 +88,11 @@ class Boundary(click.Group):
       {settings.ZOCDOC}CLIENT_SECRET *  or, instead of both,
       {settings.ZOCDOC}ACCESS_TOKEN *
       {settings.ZOCDOC}IDENTITY         whose credential that is: machine (default) or user:ID
+      {settings.WEBHOOK_KEYS} *         Zocdoc's base64 keys of webhooks, separated by commas
 
     \b
     Exit codes: 0 done, 1 failure, 2 usage or settings, 3 refused, 4 not found,
-    5 remote failure or unknown outcome, 130 interrupted.
+    5 remote failure or unknown outcome, 7 drift was found, 130 interrupted.
     """,
 )
 @click.option("--debug", is_flag=True, show_envvar=True, help="Print the traceback of an error.")
@@ -115,6 +117,8 @@ for command in (
     operators.recover,
     operators.attention,
     operators.resolve,
+    reconciling.sync,
+    reconciling.drift,
     inbox.inbox,
     readers.show,
     readers.list_,
@@ -122,6 +126,7 @@ for command in (
     events.events,
     readers.explain,
     readers.diagram,
+    serve.serve,
     sandbox.sandbox,
 ):
     root.add_command(command)

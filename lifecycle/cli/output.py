@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from _typeshed import DataclassInstance
 
-    Kind = Literal["Appointment", "Attention", "AuditEvent", "Delivery", "Explanation", "FeedEvent", "Recovered"]
+    Kind = Literal[
+        "Appointment", "Attention", "AuditEvent", "Delivery", "Drift", "Explanation", "FeedEvent", "Recovered"
+    ]
 
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet runs a cell that begins so, quoted or not; an apostrophe in front makes it text."""

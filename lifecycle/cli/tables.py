@@ -147,6 +147,17 @@ COLUMNS: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("copies", lambda it: it.copies),
         Column("why", lambda it: it.reason_code, narrow=14),
     ),
+    "Drift": (
+        Column("kind", lambda it: it.kind, narrow=14),
+        Column("appointment", lambda it: it.appointment_id, whole=True),
+        Column("from", lambda it: it.from_status, narrow=18),
+        Column("to", lambda it: it.to_status, narrow=18),
+        Column("since", lambda it: it.since, narrow=10),
+        Column("until", lambda it: it.until or "now", narrow=10),
+        Column("seconds", lambda it: f"{it.lasted_seconds:.0f}"),
+        Column("why", lambda it: it.reason, narrow=16),
+        Column("command", lambda it: it.command_id, narrow=36),
+    ),
     "Explanation": (
         Column("check", lambda it: it.check, whole=True),
         Column("passed", lambda it: "not judged" if it.passed is None else it.passed, narrow=6),

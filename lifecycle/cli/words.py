@@ -8,6 +8,7 @@ import click
 
 if TYPE_CHECKING:
     from lifecycle.outcomes import Done
+    from lifecycle.reconciliation import SyncReport
     from lifecycle.recovery import Recovery
 
 _ADVICE = {
@@ -46,3 +47,17 @@ def recovered(recovery: Recovery) -> str:
     if recovery.next_at is None:
         return text
     return f"{text}; the next read is due at {recovery.next_at:%Y-%m-%dT%H:%M:%SZ}, `lifecycle recover --wait 60` waits"
+
+
+def synced(report: SyncReport) -> list[str]:
+    """Tell in a sentence what a sync came to, and give what is left to do as notes."""
+    resumed = "; a killed run was gone on with" if report.resumed else ""
+    counts = f"{report.rows} rows, {report.tracked} tracked, {report.changed} changed, {report.unchanged} unchanged"
+    notes = {
+        f"{report.missed} of them no webhook call had told of": report.missed,
+        f"{report.busy} are busy or could not be read; the next sync looks again": report.busy,
+        f"{report.foreign} were booked with a user's credential that is not at hand": report.foreign,
+        f"{report.unreadable} were not readable and are left out": report.unreadable,
+    }
+    sentence = f"{counts} in {report.seconds:.1f} s{resumed}"
+    return [sentence, *(f"Note: {note}" for note, number in notes.items() if number)]

@@ -23,7 +23,7 @@ from lifecycle.zocdoc.timing import clock
 
 if TYPE_CHECKING:
     from lifecycle.zocdoc import webhook
-    from lifecycle.zocdoc.answers import Reading
+    from lifecycle.zocdoc.answers import Page, Reading
     from lifecycle.zocdoc.client import ZocdocClient
     from lifecycle.zocdoc.payloads import AppointmentData
     from lifecycle.zocdoc.webhook import NotAuthentic, OutOfTolerance, WebhookError
@@ -42,6 +42,7 @@ __all__ = [
     "NotSent",
     "OutOfTolerance",
     "Outcome",
+    "Page",
     "ReadFailed",
     "ReadRefused",
     "Reading",
@@ -60,6 +61,7 @@ _LATE = {
     "AppointmentData": "payloads",
     "NotAuthentic": "webhook",
     "OutOfTolerance": "webhook",
+    "Page": "answers",
     "Reading": "answers",
     "WebhookError": "webhook",
     "ZocdocClient": "client",

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypedDict
 from urllib.parse import quote, urlencode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+
+class ListFilters(TypedDict, total=False):
+    """What narrows and orders a list. Names are comma-separated text; None is as left out."""
+
+    statuses: str | None
+    developer_patient_id: str | None
+    provider_ids: str | None
+    location_ids: str | None
+    practice_ids: str | None
+    start_time_utc_min: datetime | str | None
+    start_time_utc_max: datetime | str | None
+    created_time_utc_min: datetime | str | None
+    created_time_utc_max: datetime | str | None
+    last_modified_time_utc_min: datetime | str | None
+    last_modified_time_utc_max: datetime | str | None
+    sort_by: Literal["start_time_utc", "created_time_utc", "last_modified_time_utc"] | None
+    sort_direction: Literal["ascending", "descending"] | None
 
 
 def encode(parameters: Mapping[str, object]) -> str:
