@@ -794,14 +794,14 @@ def test_the_command_line_tells_a_receiver(receiver: Receiver) -> None:
 @pytest.mark.parametrize(
     ("keys", "url", "needed"),
     [
-        (None, "http://127.0.0.1:9/", "set LIFECYCLE_WEBHOOK_KEYS"),
-        (" , ", "http://127.0.0.1:9/", "set LIFECYCLE_WEBHOOK_KEYS"),
-        ("not-base64!", "http://127.0.0.1:9/", "key must be base64"),
-        (KEY, "http://192.0.2.1/", "an http:// address of this machine"),
+        (None, "http://127.0.0.1:9/", "--webhook-url: needs a shared key to sign with: set LIFECYCLE_WEBHOOK_KEYS"),
+        ("", "http://127.0.0.1:9/", "--webhook-url: needs a shared key to sign with: set LIFECYCLE_WEBHOOK_KEYS"),
+        ("not-base64!", "http://127.0.0.1:9/", "LIFECYCLE_WEBHOOK_KEYS: key 1 of 1 is not base64"),
+        (KEY, "http://192.0.2.1/", "--webhook-url: url must be an http:// address of this machine"),
     ],
 )
 def test_the_command_line_says_what_is_wrong(keys: str | None, url: str, needed: str) -> None:
     """A missing or wrong key and a foreign address end it before it listens, and no key is printed."""
     result = invoke("sandbox", "--webhook-url", url, LIFECYCLE_WEBHOOK_KEYS=keys)
-    assert_error(result, 2, "--webhook-url", needed)
+    assert_error(result, 2, needed)
     assert "not-base64!" not in result.output

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from lifecycle import errors
+from lifecycle import errors, settings
 
 if TYPE_CHECKING:
     from lifecycle.sandbox import Sandbox, Server
-
-_KEYS: Final = "LIFECYCLE_WEBHOOK_KEYS"
 
 _WEBHOOKS: Final = """\
 # Webhooks go to {url}, signed with the first key of {keys}. A provider's change sends one:
@@ -47,7 +45,7 @@ export LIFECYCLE_ZOCDOC_CLIENT_SECRET={client_secret}
 @click.option(
     "--webhook-url",
     show_envvar=True,
-    help=f"An http:// address of this machine to tell of providers' changes, signed with the first of {_KEYS}.",
+    help=f"An http:// address of this machine to tell of changes, signed with the first of {settings.WEBHOOK_KEYS}.",
 )
 def sandbox(*, host: str, port: int, webhook_url: str | None) -> None:
     """Serve a local stand-in of Zocdoc's API until Ctrl-C, and print the settings to reach it."""
@@ -65,15 +63,14 @@ def sandbox(*, host: str, port: int, webhook_url: str | None) -> None:
 
 
 def _subscribe(stand_in: Sandbox, url: str) -> None:
-    keys = os.environ.get(_KEYS, "").replace(",", " ").split()
+    keys = settings.webhook_keys(os.environ)
     if not keys:
-        problem = f"needs a shared key to sign with: set {_KEYS} to base64 text, the receiver to the same"
+        problem = f"needs a shared key to sign with: set {settings.WEBHOOK_KEYS} to base64 text, as the receiver has it"
         raise errors.InvalidArgument(argument="--webhook-url", problem=problem)
     try:
         stand_in.webhooks.subscribe(url, keys[0])
     except ValueError as error:
-        problem = f"{error} (the key is the first of {_KEYS})"
-        raise errors.InvalidArgument(argument="--webhook-url", problem=problem) from None
+        raise errors.InvalidArgument(argument="--webhook-url", problem=str(error)) from None
 
 
 def _announce(server: Server, *, webhook_url: str | None) -> None:
@@ -85,4 +82,4 @@ def _announce(server: Server, *, webhook_url: str | None) -> None:
     )
     click.echo(text)
     if webhook_url is not None:
-        click.echo(_WEBHOOKS.format(url=webhook_url, keys=_KEYS, base_url=server.base_url))
+        click.echo(_WEBHOOKS.format(url=webhook_url, keys=settings.WEBHOOK_KEYS, base_url=server.base_url))

@@ -74,7 +74,12 @@ class Server:
     def accept_connections(self) -> None:
         """Accept connections in the calling thread until the server is closed."""
         while not self._closing:
-            connection, _ = self._listener.accept()
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                if self._closing:  # closed between two connections
+                    return
+                raise
             if self._enrol(connection):
                 threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
 
