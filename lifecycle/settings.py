@@ -8,9 +8,10 @@
 | `LIFECYCLE_ZOCDOC_CLIENT_ID`, `_CLIENT_SECRET` | machine-to-machine credentials; or instead of them: |
 | `LIFECYCLE_ZOCDOC_ACCESS_TOKEN` | a ready access token |
 | `LIFECYCLE_ZOCDOC_IDENTITY` | whose credential that is: `machine` (default) or `user:ID` |
+| `LIFECYCLE_WEBHOOK_KEYS` | Zocdoc's base64 keys of webhooks, separated by commas; in a file also by lines |
 
-The database URL, the client secret and the access token may come from a file, which `..._FILE` names. An empty variable
-counts as not set.
+The database URL, the client secret, the access token and the webhook keys may come from a file, which `..._FILE`
+names. An empty variable counts as not set.
 """
 
 from __future__ import annotations
@@ -28,9 +29,12 @@ DEFAULT_DATABASE_URL: Final = "sqlite:///appointments.db"
 ZOCDOC: Final = "LIFECYCLE_ZOCDOC_"
 """Each field of `ZocdocSettings`, in capitals, comes after it."""
 
+WEBHOOK_KEYS: Final = "LIFECYCLE_WEBHOOK_KEYS"
+
 ENVIRONMENTS: Final = ("sandbox", "production")
 
 _MACHINE: Final = "machine"
+_BASE64: Final = re.compile(r"(?!$)(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 _IDENTITY: Final = re.compile(r"machine|user:[!-~]{1,200}")
 
 
@@ -72,6 +76,21 @@ def zocdoc(environ: Mapping[str, str]) -> ZocdocSettings | None:
         if problem is not None:
             raise SettingsError(problem)
     return found
+
+
+def webhook_keys(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """List the webhook keys in base64; none when the variable is not set. Raises `SettingsError`."""
+    given = _secret(environ, WEBHOOK_KEYS)
+    if given is None:
+        return ()
+    keys = tuple(key.strip() for key in re.split(r"[,\n]", given))
+    for number, key in enumerate(keys, start=1):
+        if not _BASE64.fullmatch(key):
+            problem = "is empty" if not key else "is not base64"
+            raise SettingsError(
+                f"{WEBHOOK_KEYS}: key {number} of {len(keys)} {problem}; set the keys as Zocdoc gave them"
+            )
+    return keys
 
 
 def _secret(environ: Mapping[str, str], name: str) -> str | None:

@@ -114,3 +114,28 @@ def test_secrets_are_hidden_from_repr() -> None:
 def test_the_environments_are_the_clients() -> None:
     """The list here repeats the client's, because the two do not know each other."""
     assert set(settings.ENVIRONMENTS) == set(environments.ENVIRONMENTS)
+
+
+KEYS = "YQ==,Yg==, YWJj "
+
+
+def test_webhook_keys_are_a_list(tmp_path: Path) -> None:
+    """Several while they are rotated; a file may hold one a line; nothing set is no key."""
+    assert settings.webhook_keys({}) == settings.webhook_keys({"LIFECYCLE_WEBHOOK_KEYS": ""}) == ()
+    assert settings.webhook_keys({"LIFECYCLE_WEBHOOK_KEYS": KEYS}) == ("YQ==", "Yg==", "YWJj")
+    (tmp_path / "keys").write_text("YQ==\nYg==\n", encoding="utf-8")
+    assert settings.webhook_keys({"LIFECYCLE_WEBHOOK_KEYS_FILE": str(tmp_path / "keys")}) == ("YQ==", "Yg==")
+    # Zocdoc's own example sets bits that no byte needs.
+    example = "g9Y9hjTUk9KKH7ffBRbtRmJYo2OISsdMK4flbfDa3zR="
+    assert settings.webhook_keys({"LIFECYCLE_WEBHOOK_KEYS": example}) == (example,)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [(",", "key 1 of 2 is empty"), ("YQ==,", "key 2 of 2 is empty"), ("YQ==,s3cr3t!", "key 2 of 2 is not base64")],
+)
+def test_an_unusable_webhook_key_is_named_by_its_number(given: str, wanted: str) -> None:
+    """The text says which one, never what it is."""
+    with pytest.raises(SettingsError, match=wanted) as caught:
+        settings.webhook_keys({"LIFECYCLE_WEBHOOK_KEYS": given})
+    assert "s3cr3t" not in str(caught.value)

@@ -11,7 +11,19 @@ from typing import Any, Final
 import click
 
 from lifecycle import errors, settings
-from lifecycle.cli import commands, database, demo, events, inbox, operators, readers, reconciling, sandbox, words
+from lifecycle.cli import (
+    commands,
+    database,
+    demo,
+    events,
+    inbox,
+    operators,
+    readers,
+    reconciling,
+    sandbox,
+    serve,
+    words,
+)
 
 FAILURE: Final = 1
 USAGE: Final = 2

@@ -20,7 +20,9 @@ _NO_ZOCDOC = (
 
 
 @contextmanager
-def opened(database_url: str, *, needs_zocdoc: bool = True) -> Iterator[lifecycle.Lifecycle]:
+def opened(
+    database_url: str, *, needs_zocdoc: bool = True, webhook_keys: tuple[str, ...] = ()
+) -> Iterator[lifecycle.Lifecycle]:
     """Open a `Lifecycle` as the environment says. Raises `SettingsError` if Zocdoc's settings are needed and absent."""
     # What goes wrong is told once, as an error; without a handler Python would print warnings of the library as well.
     logging.getLogger("lifecycle").addHandler(logging.NullHandler())
@@ -29,7 +31,9 @@ def opened(database_url: str, *, needs_zocdoc: bool = True) -> Iterator[lifecycl
         if chosen is None and needs_zocdoc:
             raise settings.SettingsError(_NO_ZOCDOC)
         client = None if chosen is None else stack.enter_context(_client(chosen))
-        yield stack.enter_context(lifecycle.Lifecycle(database_url, zocdoc=client, source="cli"))
+        yield stack.enter_context(
+            lifecycle.Lifecycle(database_url, zocdoc=client, webhook_keys=webhook_keys, source="cli")
+        )
 
 
 @contextmanager
