@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tests.simulation import clock as clocks
-from tests.simulation import remote
+from tests.simulation import postbox, remote
 
 if TYPE_CHECKING:
     import sqlite3
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 OPEN_AT_MOST = 28
 """Appointments that are worked on at a time: few enough that stories meet on one."""
+
+UNTRACKED_AT_MOST = 4
+"""Appointments that are booked and not tracked yet, which webhooks tell of all the same."""
 
 CALLS_PER_COMMAND = 8
 """A world in which so few calls are accepted ends all the same."""
@@ -63,6 +66,9 @@ _REPEATED = {
 _DOUBTFUL = frozenset({"OutcomeUnknown", "Killed", "Interrupted", "CommandInProgress"})
 """What makes most callers turn to another appointment for a while."""
 
+_ANSWERED = frozenset({"Done", "WebhookRefused"})
+"""What the door answers to a webhook call; to anything else it gives no answer."""
+
 _ZONES = (timedelta(hours=-5), timedelta(0), timedelta(hours=5, minutes=30))
 
 
@@ -78,6 +84,7 @@ class Task:
     arguments: tuple[tuple[str, str], ...] = ()
     command_id: str = ""
     resolution: str = ""
+    letter: postbox.Letter | None = None
 
 
 class Callers:
@@ -94,23 +101,28 @@ class Callers:
         self.open: list[str] = []
         self.wished: dict[str, str] = {}
 
+    @property
+    def booked(self) -> list[str]:
+        """Name the appointments that a provider may change: those worked on, and those not tracked yet."""
+        return self.open + self._untracked
+
     def draw(self, accepted: int, peephole: sqlite3.Connection) -> Task | None:
         """Draw the next task; None when enough commands were accepted."""
         if accepted >= self._commands or self._numbers["caller"] > CALLS_PER_COMMAND * self._commands + 100:
             return None
         if self._repeats and self._rng.random() < 0.4:
             return self._repeats.pop(self._rng.randrange(len(self._repeats)))
-        drawn = self._rng.random()
-        if drawn < 0.05:
-            return Task(kind="recover", actor=self._new("recover"))
-        if drawn < 0.07:
-            return self._resolution(peephole) or self._wish()
-        if drawn < 0.07 + self._rates.sync and self.open:
-            return self._reading(self._rng.choice(self.open))
-        return self._wish()
+        letter = self._zocdoc.webhooks.take()
+        return self._upkeep(peephole) or self._wish() if letter is None else self.delivery(letter)
+
+    def delivery(self, letter: postbox.Letter) -> Task:
+        """Make the task of a webhook call that arrives."""
+        return Task(kind="deliver", actor=self._new("door"), appointment_id=letter.appointment_id, letter=letter)
 
     def told(self, task: Task, result: str) -> None:
         """Behave as callers do: go on with what is tracked now, repeat what failed, keep away from what is busy."""
+        if task.letter is not None and result not in _ANSWERED:
+            self._zocdoc.webhooks.unanswered(task.letter)
         if task.kind == "track" and result == "Done" and task.appointment_id in self._untracked:
             self._untracked.remove(task.appointment_id)
             self.open.append(task.appointment_id)
@@ -138,9 +150,22 @@ class Callers:
             arguments=arguments,
         )
 
+    def _upkeep(self, peephole: sqlite3.Connection) -> Task | None:
+        """Draw what is done besides wishing; None: nothing this time."""
+        drawn = self._rng.random()
+        if drawn < 0.05:
+            return Task(kind="recover", actor=self._new("recover"))
+        if drawn < 0.07:
+            return self._resolution(peephole)
+        if drawn < 0.09:
+            return Task(kind="process", actor=self._new("inbox"))
+        if drawn < 0.09 + self._rates.sync and self.open:
+            return self._reading(self._rng.choice(self.open))
+        return None
+
     def _wish(self) -> Task:
         if len(self.open) < self._open_at_most:
-            if not self._untracked:
+            if len(self._untracked) < UNTRACKED_AT_MOST:
                 self._book()
             return self._reading(self._rng.choice(self._untracked))
         appointment_id = self._some_open()

@@ -7,13 +7,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.simulation import check_appointments, check_callers, check_commands, check_requests, check_trail
+from tests.simulation import (
+    check_appointments,
+    check_callers,
+    check_commands,
+    check_deliveries,
+    check_requests,
+    check_trail,
+)
 from tests.simulation.case import Case, Verdict
 
 if TYPE_CHECKING:
     from tests.simulation.evidence import Evidence
 
-CHECKS = (check_trail, check_requests, check_commands, check_appointments, check_callers)
+CHECKS = (check_trail, check_requests, check_commands, check_appointments, check_callers, check_deliveries)
 
 
 def check(evidence: Evidence) -> Verdict:

@@ -91,6 +91,8 @@ class Client:
         if fault == "read_missing":
             self._fail(zocdoc.AppointmentMissing(Reason.NOT_FOUND, 404))
         booking = world.remote.bookings[appointment_id]
+        if booking.booked_with != self.identity:
+            self._fail(zocdoc.ReadRefused(Reason.FORBIDDEN, 403))
         told = _state(booking, world.clock.elapsed - (world.rng.random() * 5 if fault == "read_stale" else 0.0))
         world.pause(world.rng.uniform(1, DEADLINE - 1) if fault == "read_late" else world.rng.random() * 0.2)
         read.status, read.start, read.modified = told.status, told.start, booking.modified(told)

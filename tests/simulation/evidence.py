@@ -51,6 +51,7 @@ class Evidence:
     appointments: dict[str, Row] = field(default_factory=dict)
     commands: dict[str, Row] = field(default_factory=dict)
     events: list[Row] = field(default_factory=list)
+    deliveries: dict[str, Row] = field(default_factory=dict)
     integrity: str = ""
 
 
@@ -60,6 +61,8 @@ def collect(evidence: Evidence, path: Path) -> None:
         evidence.appointments = appointments(connection)
         evidence.commands = {row["command_id"]: row for row in _rows(connection, "SELECT * FROM lifecycle_commands")}
         evidence.events = _rows(connection, "SELECT * FROM lifecycle_audit_events ORDER BY seq")
+        query = "SELECT * FROM lifecycle_webhook_deliveries"
+        evidence.deliveries = {row["delivery_id"]: row for row in _rows(connection, query)}
         evidence.integrity = connection.execute("PRAGMA integrity_check").fetchone()[0]
 
 

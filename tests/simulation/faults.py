@@ -96,6 +96,16 @@ SETTLE = (
     "after_commit",
     "settlement_committed",
 )
+DELIVER = ("delivery_verified", "transaction_open", "before_commit", "after_commit", "delivery_stored")
+PROCESS = (
+    "transaction_open",
+    "before_commit",
+    "after_commit",
+    "delivery_claimed",
+    "status_updated",
+    "audit_inserted",
+    "delivery_ended",
+)
 SCAN = ("claim.recovery_scanned", "claim.transaction_open", "claim.before_commit", "read.read_claimed")
 STALLS = {
     "intent": ("before_intent", "after_commit"),
@@ -118,6 +128,9 @@ def legal_cells() -> frozenset[tuple[str, str, str]]:
         cells |= {(fault, "settle.read", command) for fault in GET_FAULTS}
         cells |= {(fault, "conflict.read", command) for fault in GET_FAULTS}
     cells |= {("kill", point, "-") for point in SCAN}
+    for stage, points in {"deliver": DELIVER, "process": PROCESS}.items():
+        cells |= {("kill", f"{stage}.{point}", "-") for point in points}
+        cells |= {("database", f"{stage}.{point}", "-") for point in points if point in DATABASE_POINTS}
     cells |= {("database", f"claim.{point}", "-") for point in ("transaction_open", "before_commit", "after_commit")}
     cells |= {(fault, "follow.read", "-") for fault in GET_FAULTS}
     return frozenset(cells)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 from uuid import UUID
 
-from lifecycle import attempts, chart, commands, recovery, resources, sending, zocdoc
+from lifecycle import attempts, chart, commands, inbox, recovery, resources, sending, zocdoc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +21,7 @@ class Time:
 
     def __init__(self, world: World) -> None:
         self.monotonic = world.clock.monotonic
+        self.time = lambda: world.clock.now().timestamp()
         self.sleep = world.pause
 
 
@@ -45,6 +46,7 @@ def applied(world: World) -> Iterator[None]:
     time, ids = Time(world), Ids(world)
     places: list[tuple[Any, str, Any]] = [
         (attempts, "time", time),
+        (inbox, "time", time),
         (recovery, "time", time),
         (sending, "time", time),
         (commands, "uuid", ids),

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
+    from tests.simulation import postbox
+
 CANCELLABLE = {
     "pending_booking",
     "booking_failed",
@@ -120,6 +122,7 @@ class Remote:
     rng: Random
     clock: clocks.Clock
     note: Callable[[str, str, object], None]
+    webhooks: postbox.Postbox
     bookings: dict[str, Booking] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
@@ -137,6 +140,7 @@ class Remote:
         booking = self.bookings[appointment_id]
         booking.changes.append(Change(self.clock.elapsed, None, status, start or booking.now.start))
         self.note(appointment_id, "provider", (status, str(booking.now.start)))
+        self.webhooks.tell(appointment_id, status)
 
     def send(self, request: Request, *, after: float | None) -> None:
         """Take a request in; it is processed after so many seconds, or never (None)."""

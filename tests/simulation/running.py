@@ -130,6 +130,8 @@ def _judged(site: Site, seed: int, commands: int, *, keep_log: bool = False) -> 
         "faults": Counter[str](),
         "states": Counter(row["state"] for row in found.commands.values()),
         "told": Counter(call.result for call in found.calls if call.kind == "command"),
+        "deliveries": Counter(row["state"] for row in found.deliveries.values()),
+        "door": Counter(call.result for call in found.calls if call.kind == "deliver"),
         "apart": Counter(
             late_zombies_flagged=verdict.zombies_flagged,
             late_zombies_invisible=verdict.zombies_invisible,

@@ -56,6 +56,7 @@ class Site:
         self.storage = Storage(f"sqlite:///{self.path}", now=self._now)
         # Records that nobody keeps would cost a fifth of the time.
         logging.getLogger("sqlalchemy.engine.Engine.lifecycle").setLevel(logging.WARNING)
+        logging.getLogger("lifecycle").addHandler(logging.NullHandler())
 
     def renew(self, clock: Clock, before_reading: Callable[[], None]) -> None:
         """Hand the place to a world: an empty database, its clock, and its say before each read."""

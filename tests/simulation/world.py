@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy as sa
 
-from lifecycle import Lifecycle, errors, points, recovery
+from lifecycle import Lifecycle, errors, inbox, points, recovery
 from lifecycle.resources import Clients, Resources, Timing
-from tests.simulation import clock, evidence, faults, patches, remote
+from tests.simulation import clock, evidence, faults, patches, postbox, remote
 from tests.simulation.callers import Callers, Task
 from tests.simulation.client import Client
 from tests.simulation.scheduler import Interrupted, Killed, Scheduler, Worker
@@ -39,6 +39,10 @@ PAUSES = frozenset(
         "read_claimed",
         "read_returned",
         "settlement_committed",
+        "delivery_verified",
+        "delivery_stored",
+        "delivery_claimed",
+        "delivery_ended",
     }
 )
 """Points outside transactions: here the baton may go to another worker."""
@@ -61,6 +65,9 @@ _STALLS = (5.0, 17.0, 40.0, 90.0, 160.0)
 
 _ROUNDS = 60
 
+_PATIENCE = 2 * 3600.0
+"""Seconds after which a delivery that still waits counts as forgotten: pauses double up to an hour."""
+
 
 class World:
     """Runs so many commands under faults, lets everything settle, and gives the evidence."""
@@ -68,7 +75,7 @@ class World:
     def __init__(self, site: Site, *, seed: int, commands: int, rates: faults.Rates) -> None:
         self.rng = Random(seed)  # noqa: S311 # a simulation, no secret
         self.clock = clock.Clock()
-        self.remote = remote.Remote(self.rng, self.clock, self.note)
+        self.remote = remote.Remote(self.rng, self.clock, self.note, postbox.Postbox(self.rng, self.clock))
         self.found = evidence.Evidence(seed, self.remote)
         self._site, self._rates = site, rates
         self._callers = Callers(self.rng, self.clock, self.remote, rates, commands)
@@ -79,6 +86,7 @@ class World:
         self._resources = Resources(site.storage, clients, Timing())
         self._lifecycle = Lifecycle.__new__(Lifecycle)
         self._lifecycle._resources, self._lifecycle._source = self._resources, "api"
+        self._lifecycle._webhook_keys = (postbox.KEY,)
 
     def run(self) -> evidence.Evidence:
         """Live through it."""
@@ -253,7 +261,7 @@ class World:
     def _tick(self) -> None:
         """Let the provider act now and then."""
         if self._callers.open and self.rng.random() < self._rates.provider:
-            appointment_id = self.rng.choice(self._callers.open)
+            appointment_id = self.rng.choice(self._callers.booked)
             now = self.remote.bookings[appointment_id].now
             start = now.start + timedelta(hours=1) if self.rng.random() < 0.3 else None
             self.remote.provide(appointment_id, status=self._callers.provided(), start=start)
@@ -294,6 +302,11 @@ class World:
             case "track":
                 booked_with = self.remote.bookings[appointment_id].booked_with
                 return lifecycle.track(appointment_id, actor=actor, booked_with=booked_with)
+            case "deliver":
+                letter = cast("postbox.Letter", task.letter)
+                return lifecycle.receive_webhook(self.remote.webhooks.headers(letter), letter.body)
+            case "process":
+                return lifecycle.process_inbox(track_unknown=self.rng.random() < 0.5)
             case "recover":
                 wait = 0.0 if self.rng.random() < 0.7 else self.rng.random() * 40
                 return recovery.recover(self._resources, wait=wait, sleep=self.pause)
@@ -312,6 +325,7 @@ class World:
             if outlook.next_at is not None:
                 self.clock.reach(max(clock.since(outlook.next_at), self.clock.elapsed + 0.1))
         self.found.settled_in = self.clock.elapsed - began
+        self._empty_inbox()
         self.clock.reach(self.remote.last_due())
         self.clock.advance(1.0)
         self.remote.advance()
@@ -324,7 +338,20 @@ class World:
             if is_behind or self.rng.random() < 0.1:
                 self._perform(Task(kind="track", actor="calm", appointment_id=appointment_id))
 
+    def _empty_inbox(self) -> None:
+        """Let every webhook call arrive, and have all of them processed."""
+        while (due := self.remote.webhooks.next_due()) is not None:
+            self.clock.reach(due)
+            letter = self.remote.webhooks.take()
+            if letter is not None:
+                self._perform(self._callers.delivery(letter))
+        for _ in range(_ROUNDS):
+            left = inbox.process(self._resources)
+            if left.next_at is None or clock.since(left.next_at) > self.clock.elapsed + _PATIENCE:
+                return
+            self.clock.reach(max(clock.since(left.next_at), self.clock.elapsed + 0.1))
+
 
 def _facts(result: object) -> dict[str, Any]:
-    names = ("command_id", "to_status", "from_status", "conforming", "reason_code")
+    names = ("command_id", "to_status", "from_status", "conforming", "reason_code", "delivery_id")
     return {name: getattr(result, name) for name in names if hasattr(result, name)}

@@ -1,0 +1,91 @@
+"""Planted bugs of the inbox: what is accepted, what becomes of it, and what is read for it."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from lifecycle import errors, inbox, observations
+from lifecycle.zocdoc import webhook
+from tests.simulation import faults
+from tests.simulation.planting import Patch, Plant
+
+
+def _unverified() -> list[Patch]:
+    original = webhook.verify
+
+    def verify(*, body: bytes, headers: Any, keys: Any, now: float) -> webhook.Call:
+        try:
+            return original(body=body, headers=headers, keys=keys, now=now)
+        except webhook.NotAuthentic:
+            return webhook.Call(hashlib.sha256(body).hexdigest(), datetime.fromtimestamp(now, UTC), 0)
+
+    return [(webhook, "verify", verify)]
+
+
+def _answered_without_storing() -> list[Patch]:
+    original = inbox.receive
+
+    def receive(resources: Any, headers: Any, body: bytes, keys: Any) -> inbox.Receipt:
+        try:
+            return original(resources, headers, body, keys)
+        except errors.DatabaseUnavailable:
+            digest = hashlib.sha256(body).hexdigest()
+            return inbox.Receipt(delivery_id=digest, appointment_id=None, is_stale=False, copies=1)
+
+    return [(inbox, "receive", receive)]
+
+
+def _ended_before_the_read() -> list[Patch]:
+    original = inbox._follow
+
+    def follow(resources: Any, client: Any, appointment_id: str, claimed: list[str], **facts: Any) -> inbox.Step:
+        step = inbox._end(resources, claimed, inbox.State.FOLLOWED)
+        original(resources, client, appointment_id, claimed, **facts)
+        return step
+
+    return [(inbox, "_follow", follow)]
+
+
+def _given_up_as_followed() -> list[Patch]:
+    def fail(resources: Any, claimed: list[str], _reason: str) -> inbox.Step:
+        return inbox._end(resources, claimed, inbox.State.FOLLOWED)
+
+    return [(inbox, "_fail", fail)]
+
+
+def _left_though_tracked() -> list[Patch]:
+    return [(observations, "wake_deliveries", lambda *_a, **_k: None)]
+
+
+def _claim_for_ever() -> list[Patch]:
+    original = inbox._postpone
+
+    def postpone(resources: Any, claimed: list[str]) -> inbox.Step:
+        original(resources, claimed)
+        with resources.database.write() as connection:
+            later = resources.database.now(connection) + timedelta(days=300)
+            connection.execute(inbox._change_of(claimed).values(run_at=later))
+        return inbox.Step()
+
+    return [(inbox, "_postpone", postpone)]
+
+
+_BUSY_PROVIDER = faults.Rates(provider=0.2)
+
+PLANTS = (
+    Plant("forged_call_stored", "a webhook call is stored whatever its signature", _unverified, rates=_BUSY_PROVIDER),
+    Plant(
+        "answered_unstored",
+        "a webhook call that could not be stored is answered",
+        _answered_without_storing,
+        rates=_BUSY_PROVIDER,
+    ),
+    Plant(
+        "ended_unread", "a delivery ends before its appointment is read", _ended_before_the_read, rates=_BUSY_PROVIDER
+    ),
+    Plant("given_up_as_followed", "a read that failed ends the delivery", _given_up_as_followed, rates=_BUSY_PROVIDER),
+    Plant("left_though_tracked", "tracking leaves older deliveries", _left_though_tracked, rates=_BUSY_PROVIDER),
+    Plant("postponed_for_ever", "a delivery that had to wait is forgotten", _claim_for_ever, rates=_BUSY_PROVIDER),
+)
