@@ -143,17 +143,48 @@ def begin_all(
     They are written in the order of their ids, so that two transactions that do this wait for each other, at most.
     """
     rows = {values["appointment_id"]: _first_row(values, now) for values, _ in beginnings}
-    insert = _INSERT_POSTGRES if connection.dialect.name == "postgresql" else _INSERT_SQLITE
-    returning = insert.returning(_appointments.c.appointment_id)
-    made = set(connection.execute(returning, [rows[each] for each in sorted(rows)]).scalars()) if rows else set()
-    events = [
-        _event(each, None, replace(entry, to_status=values["status"]), seq=1, prev_hash=GENESIS, now=now)
-        for values, entry in beginnings
-        if (each := values["appointment_id"]) in made
-    ]
-    if events:
-        connection.execute(_APPEND, events)
+    made = _make_rows(connection, [rows[each] for each in sorted(rows)]) if rows else set()
+    events = []
+    for values, entry in beginnings:
+        if values["appointment_id"] in made:
+            first = replace(entry, to_status=values["status"])
+            events.append(_event(values["appointment_id"], None, first, seq=1, prev_hash=GENESIS, now=now))
+    _insert_many(connection, _events, events)
     return made
+
+
+def _make_rows(connection: sa.Connection, rows: list[dict[str, Any]]) -> set[str]:
+    """Insert the rows that are not there yet, and give their ids."""
+    if connection.dialect.name == "postgresql":
+        returning = _INSERT_POSTGRES.returning(_appointments.c.appointment_id)
+        return set(connection.execute(returning, rows).scalars())
+    known = set(connection.execute(_THOSE, {"ids": [row["appointment_id"] for row in rows]}).scalars())
+    new = [row for row in rows if row["appointment_id"] not in known]
+    _insert_many(connection, _appointments, new)
+    return {row["appointment_id"] for row in new}
+
+
+def _insert_many(connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]]) -> None:
+    """Insert rows that have the same columns.
+
+    For SQLite past SQLAlchemy, whose handling of each value takes three times as long as the database itself.
+    """
+    if not rows:
+        return
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.insert(table).inline(), rows)
+        return
+    names = ", ".join(rows[0])
+    marks = ", ".join("?" * len(rows[0]))
+    values = [tuple(map(_stored, row.values())) for row in rows]
+    connection.exec_driver_sql(f"INSERT INTO {table.name} ({names}) VALUES ({marks})", values)  # noqa: S608 # our columns
+
+
+def _stored(value: object) -> object:
+    """Give a value as the types of `models` store it in SQLite."""
+    if isinstance(value, datetime):
+        return columns.utc_text(value)
+    return json.dumps(value) if isinstance(value, dict) else value
 
 
 def record(connection: sa.Connection, locked: Locked, entry: Entry, **changes: Any) -> Locked:  # noqa: ANN401 # columns
@@ -298,6 +329,9 @@ _IS_ACTIVE: Final = sa.and_(
     _commands.c.appointment_id == _appointments.c.appointment_id, models.state_in(*models.ACTIVE_STATES)
 )
 _WITH_HEAD: Final = _appointments.join(_events, _IS_HEAD).outerjoin(_commands, _IS_ACTIVE)
+_THOSE: Final = sa.select(_appointments.c.appointment_id).where(
+    _appointments.c.appointment_id.in_(sa.bindparam("ids", expanding=True))
+)
 _THIS: Final = _appointments.c.appointment_id == sa.bindparam("id")
 _ROW_AND_HEAD: Final = sa.select(_appointments, *_HEAD_COLUMNS).select_from(_WITH_HEAD).where(_THIS)
 _ROW_FOR_UPDATE: Final = sa.select(_appointments).where(_THIS).with_for_update()

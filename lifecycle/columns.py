@@ -45,7 +45,8 @@ def utc(value: datetime) -> datetime:
 
 def utc_text(value: datetime) -> str:
     """Write an aware instant as UTC text of one fixed width. Raises `ValueError` for a naive one."""
-    return utc(value).isoformat(timespec="microseconds")[:26] + "Z"
+    instant = value if value.tzinfo is UTC else utc(value)
+    return instant.isoformat(timespec="microseconds")[:26] + "Z"
 
 
 Json: Final = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")

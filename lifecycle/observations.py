@@ -14,7 +14,7 @@ from lifecycle import audit, chart, columns, errors, models, records, zocdoc
 from lifecycle.resources import check_appointment_id, check_identity, check_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from lifecycle.resources import Resources

@@ -149,7 +149,7 @@ def _through_crowd(
         start = at - (at - _EPOCH) % step
         end = _later(start, step)
         bounds = {f"{key}_min": earlier(start, step), f"{key}_max": _later(end, step)}
-        crowd = _Crowd(client, keys, at)
+        crowd = _Crowd(client, keys)
         yield from crowd.read({**filters, **bounds}, through or start)
         if crowd.seen & known:
             return end, step
@@ -159,8 +159,8 @@ def _through_crowd(
 class _Crowd:
     """The rows of one instant: read by the page's number, or, if Zocdoc lists not all of them, by further filters."""
 
-    def __init__(self, client: ZocdocClient, keys: tuple[_Key, ...], at: datetime) -> None:
-        self._client, self._keys, self._at = client, keys, at
+    def __init__(self, client: ZocdocClient, keys: tuple[_Key, ...]) -> None:
+        self._client, self._keys = client, keys
         self.seen: set[str] = set()
 
     def read(self, filters: Mapping[str, Any], through: datetime) -> Iterator[Batch]:
@@ -171,7 +171,7 @@ class _Crowd:
                 yield from self._narrowed(filters, through)
             if result is not _Result.MOVED:
                 return
-        raise errors.SyncFailed(reason_code=UNSTEADY, instant=columns.utc_text(self._at))
+        raise errors.SyncFailed(reason_code=UNSTEADY, instant=columns.utc_text(through))
 
     def _pass(self, filters: Mapping[str, Any], through: datetime) -> Generator[Batch, None, _Result]:
         totals: set[int | None] = set()
@@ -203,20 +203,22 @@ class _Crowd:
             yield batch
         page = _ask(self._client, self._keys[0], filters, 0)
         if (page.total_count or 0) > len(self.seen) + unreadable:
-            raise self._too_crowded(page.request_id)
+            raise _too_crowded(through, page.request_id)
 
     def _parts(self, filters: Mapping[str, Any], through: datetime) -> Iterator[Batch]:
         if len(self._keys) > 1:
             yield from _along(self._client, self._keys[1:], filters, None, through)
         elif "statuses" in filters:
-            raise self._too_crowded(None)
+            raise _too_crowded(through)
         else:
             for status in chart.Status:
-                part = _Crowd(self._client, self._keys, self._at)
+                part = _Crowd(self._client, self._keys)
                 yield from part.read({**filters, "statuses": str(status)}, through)
 
-    def _too_crowded(self, request_id: str | None) -> errors.SyncFailed:
-        return errors.SyncFailed(reason_code=CROWDED, instant=columns.utc_text(self._at), zocdoc_request_id=request_id)
+
+def _too_crowded(modified: datetime, request_id: str | None = None) -> errors.SyncFailed:
+    instant = columns.utc_text(modified)
+    return errors.SyncFailed(reason_code=CROWDED, instant=instant, zocdoc_request_id=request_id)
 
 
 class _Result(Enum):

@@ -70,7 +70,7 @@ def sync(
             on_progress(run.tally.rows, total)
     _look_again(run)
     _finish(run)
-    report = run.tally.report(resumed=run.is_resumed, busy=len(run.held), seconds=time.monotonic() - started)
+    report = run.tally.report(resumed=run.is_resumed, busy=len(run.held), seconds=round(time.monotonic() - started, 3))
     _log.info("synced", extra={name: getattr(report, name) for name in SyncReport.__slots__})
     return report
 
