@@ -163,7 +163,8 @@ class Door:
         try:
             return await self._store(_headers(scope), body)
         except errors.WebhookRefused as refused:
-            return self._refuse(refused.reason_code, 400 if refused.reason_code.startswith("malformed_") else 401)
+            self._counts[refused.reason_code] += 1
+            return 400 if refused.reason_code.startswith("malformed_") else 401
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
@@ -230,6 +231,7 @@ class Door:
         if self._look is None or self._look.done():
             loop = asyncio.get_running_loop()
             self._look = loop.run_in_executor(self._looking, self._lifecycle.waiting_deliveries)
+            self._look.add_done_callback(_seen)  # nobody may be waiting for it any more
         return self._look
 
     def _refuse(self, reason_code: str, status: int | None) -> int | None:
@@ -257,6 +259,11 @@ def _abort(scope: Scope) -> bool:
     if extension is not None:
         extension["call"]()
     return extension is not None
+
+
+def _seen(future: asyncio.Future[int]) -> None:
+    if not future.cancelled():
+        future.exception()
 
 
 def _nothing() -> None:

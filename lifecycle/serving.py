@@ -48,6 +48,7 @@ def serve(
     what is held is cut without an answer. Raises `OSError` for an address that cannot be taken.
     """
     config = _config(app, ssl_certfile=certificate, ssl_keyfile=key)
+    config.load()  # the certificate is read before anybody is told of the port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family, backlog=config.backlog) as listener:
         if announce is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import ssl
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -109,6 +110,9 @@ def serve(
                 key=tls_key,
                 announce=lambda taken: words.say(f"listening on {scheme}://{host}:{taken}{server.PATH}"),
             )
+        except ssl.SSLError:
+            problem = "--tls-certificate and --tls-key: not a certificate and its key, in PEM files without a password"
+            raise settings.SettingsError(problem) from None
         except OSError as error:
             raise click.ClickException(f"cannot listen on {host} port {port}: {error.strerror}") from None
 
