@@ -140,15 +140,15 @@ def begin_all(
 ) -> set[str]:
     """Do as `begin` for many appointments, each with another id, in a few statements; give the ids that were new.
 
-    They are written in the order of their ids, so that two transactions that do this wait for each other, at most.
+    Each entry has the row's status as its `to_status`. They are written in the order of their ids, so that two
+    transactions that do this wait for each other, at most.
     """
     rows = {values["appointment_id"]: _first_row(values, now) for values, _ in beginnings}
     made = _make_rows(connection, [rows[each] for each in sorted(rows)]) if rows else set()
     events = []
     for values, entry in beginnings:
         if values["appointment_id"] in made:
-            first = replace(entry, to_status=values["status"])
-            events.append(_event(values["appointment_id"], None, first, seq=1, prev_hash=GENESIS, now=now))
+            events.append(_event(values["appointment_id"], None, entry, seq=1, prev_hash=GENESIS, now=now))
     _insert_many(connection, _events, events)
     return made
 
@@ -234,7 +234,7 @@ def digest(event: Mapping[Any, Any]) -> str:
     instants as `2026-12-01T14:00:00.000000Z`. A verifier in another language needs nothing else.
     """
     content = {name: _plain(event[name]) for name in _HASHED}
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    text = _canonical(content)
     return hashlib.sha256(f"lifecycle-audit-{HASH_VERSION}\n{text}".encode()).hexdigest()
 
 
@@ -300,6 +300,7 @@ def _event(
     return {**event, "hash": digest(event)}
 
 
+_canonical: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 _appointments, _events, _commands = models.appointments, models.audit_events, models.commands
 _newest = _events.alias("newest")
 _OPTIONAL: Final = tuple(column.name for column in _appointments.columns if column.nullable)

@@ -251,7 +251,7 @@ class ReadFailed(LifecycleError):
 class SyncFailed(LifecycleError):
     """Zocdoc's list of appointments could not be read to its end; what was read is stored, the next sync goes on.
 
-    `instant` (ISO 8601, UTC) is where Zocdoc modified more appointments at once than its list gives.
+    `instant` (ISO 8601, UTC) is where Zocdoc modified more appointments at once than it lists: those are left out.
     """
 
     reason_code: str
@@ -327,7 +327,7 @@ _REMEDIES = {
 
 _LIST_REMEDIES = {
     "instant_too_crowded": "Zocdoc modified more appointments at that instant than it lists, and no filter tells them "
-    "apart; `track` those of that instant by their ids",
+    "apart; the rest was read and sync goes on, so `track` those of that instant by their ids",
     "list_not_steady": "the list kept changing while it was read; call again",
     "list_not_in_order": "Zocdoc's answers were not in the order that was asked for; tell its support the request id",
 }

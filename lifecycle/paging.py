@@ -66,9 +66,12 @@ def walk(client: ZocdocClient, *, since: datetime | None) -> Iterator[Batch]:
     """Yield what Zocdoc modified since an instant, oldest modification first; None: everything.
 
     Calls Zocdoc once for each batch. A row may come more than once. Raises `SyncFailed`. Memory stays flat, but for the
-    ids of an instant with more than 1,000 rows.
+    ids of an instant with more than 1,000 rows. Where those cannot be told apart, the rest is read before the error.
     """
-    yield from _along(client, _KEYS, {}, since, through=None)
+    reader = _Reader(client)
+    yield from _along(reader, _KEYS, {}, None if since is None else earlier(since, _STEPS[0]))
+    if reader.crowded is not None:
+        raise reader.crowded
 
 
 def earlier(instant: datetime, by: timedelta) -> datetime:
@@ -86,8 +89,26 @@ def _later(instant: datetime, by: timedelta) -> datetime:
         return instant
 
 
+class _Reader:
+    """Asks for pages. `crowded`: the first instant whose rows could not be told apart."""
+
+    def __init__(self, client: ZocdocClient) -> None:
+        self._client = client
+        self.crowded: errors.SyncFailed | None = None
+
+    def ask(self, key: _Key, filters: Mapping[str, Any], number: int) -> Page:
+        """Read one page. Raises `SyncFailed`."""
+        order: dict[str, Any] = {"sort_by": key, "sort_direction": "ascending"}
+        try:
+            return self._client.list_page(page=number, page_size=PAGE_SIZE, **order, **filters)
+        except (zocdoc.ReadRefused, zocdoc.ReadFailed) as error:
+            raise errors.SyncFailed(
+                reason_code=str(error.reason_code), http_status=error.http_status, zocdoc_request_id=error.request_id
+            ) from None
+
+
 def _along(
-    client: ZocdocClient,
+    reader: _Reader,
     keys: tuple[_Key, ...],
     filters: Mapping[str, Any],
     low: datetime | None,
@@ -97,7 +118,7 @@ def _along(
     key, step, number = keys[0], _STEPS[0], 0
     before: dict[str, AppointmentData] = {}
     while True:
-        page = _ask(client, key, {**filters, f"{key}_min": low}, number)
+        page = reader.ask(key, {**filters, f"{key}_min": low}, number)
         newest = _newest(page, key)
         yield _batch(page, through or newest, before)
         before = {row.appointment_id: row for row in page.appointments}
@@ -112,7 +133,7 @@ def _along(
             continue
         if newest < low:
             step = _coarser(step, page)
-        low, step = yield from _through_crowd(client, keys, filters, page, step=step, through=through)
+        low, step = yield from _through_crowd(reader, keys, filters, page, step=step, through=through)
 
 
 def _onwards(page: Page, number: int) -> int:
@@ -131,7 +152,7 @@ def _coarser(step: timedelta, page: Page) -> timedelta:
 
 
 def _through_crowd(
-    client: ZocdocClient,
+    reader: _Reader,
     keys: tuple[_Key, ...],
     filters: Mapping[str, Any],
     page: Page,
@@ -149,8 +170,14 @@ def _through_crowd(
         start = at - (at - _EPOCH) % step
         end = _later(start, step)
         bounds = {f"{key}_min": earlier(start, step), f"{key}_max": _later(end, step)}
-        crowd = _Crowd(client, keys)
-        yield from crowd.read({**filters, **bounds}, through or start)
+        crowd = _Crowd(reader, keys)
+        try:
+            yield from crowd.read({**filters, **bounds}, through or start)
+        except errors.SyncFailed as failure:
+            if failure.reason_code != CROWDED:
+                raise
+            reader.crowded = reader.crowded or failure
+            return end, step
         if crowd.seen & known:
             return end, step
         step = _coarser(step, page)
@@ -159,8 +186,8 @@ def _through_crowd(
 class _Crowd:
     """The rows of one instant: read by the page's number, or, if Zocdoc lists not all of them, by further filters."""
 
-    def __init__(self, client: ZocdocClient, keys: tuple[_Key, ...]) -> None:
-        self._client, self._keys = client, keys
+    def __init__(self, reader: _Reader, keys: tuple[_Key, ...]) -> None:
+        self._reader, self._keys = reader, keys
         self.seen: set[str] = set()
 
     def read(self, filters: Mapping[str, Any], through: datetime) -> Iterator[Batch]:
@@ -178,7 +205,7 @@ class _Crowd:
         ids: set[str] = set()
         unreadable = 0
         for number in range(_MOST_PAGES):
-            page = _ask(self._client, self._keys[0], filters, number)
+            page = self._reader.ask(self._keys[0], filters, number)
             totals.add(page.total_count)
             if (page.total_count or 0) > _MOST_ROWS:
                 return _Result.WIDE
@@ -201,18 +228,18 @@ class _Crowd:
             self.seen.update(row.appointment_id for row in batch.rows)
             unreadable += batch.unreadable
             yield batch
-        page = _ask(self._client, self._keys[0], filters, 0)
+        page = self._reader.ask(self._keys[0], filters, 0)
         if (page.total_count or 0) > len(self.seen) + unreadable:
             raise _too_crowded(through, page.request_id)
 
     def _parts(self, filters: Mapping[str, Any], through: datetime) -> Iterator[Batch]:
         if len(self._keys) > 1:
-            yield from _along(self._client, self._keys[1:], filters, None, through)
+            yield from _along(self._reader, self._keys[1:], filters, None, through)
         elif "statuses" in filters:
             raise _too_crowded(through)
         else:
             for status in chart.Status:
-                part = _Crowd(self._client, self._keys)
+                part = _Crowd(self._reader, self._keys)
                 yield from part.read({**filters, "statuses": str(status)}, through)
 
 
@@ -238,12 +265,3 @@ def _newest(page: Page, key: _Key) -> datetime | None:
     if any(earlier > later for earlier, later in pairwise(instants)):
         raise errors.SyncFailed(reason_code=UNORDERED, zocdoc_request_id=page.request_id)
     return instants[-1] if instants else None
-
-
-def _ask(client: ZocdocClient, key: _Key, filters: Mapping[str, Any], number: int) -> Page:
-    try:
-        return client.list_page(page=number, page_size=PAGE_SIZE, sort_by=key, sort_direction="ascending", **filters)
-    except (zocdoc.ReadRefused, zocdoc.ReadFailed) as error:
-        raise errors.SyncFailed(
-            reason_code=str(error.reason_code), http_status=error.http_status, zocdoc_request_id=error.request_id
-        ) from None
