@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 POLL: Final = 1.0
 """Seconds after which the inbox is looked at without being woken: another process may have stored something."""
 
-_AT_ONCE: Final = 50
-"""Appointments between two looks at whether to stop."""
+_GATHER: Final = 0.1
+"""Seconds. Several deliveries of one appointment need one read, and a burst is stored before it is worked off."""
+
+_AT_ONCE: Final = 4
+"""Appointments between two pauses, in which the door gets at an SQLite database: its waiters sleep, they do not queue."""
 
 _LONGEST_PAUSE: Final = 60.0
 _SHORTEST_PAUSE: Final = 0.01
@@ -30,12 +33,16 @@ _log = logging.getLogger(__name__)
 
 
 class Job:
-    """A thread that works, pauses for as long as the work said, and works again; `wake` ends a pause."""
+    """A thread that works, pauses for as long as the work said, and works again; `wake` ends a pause.
 
-    def __init__(self, name: str, work: Callable[[], float], *, delay: float = 0.0) -> None:
+    `delay` is before the first work, `gather` between being woken and working, so that a burst is worked off at once.
+    """
+
+    def __init__(self, name: str, work: Callable[[], float], *, delay: float = 0.0, gather: float = 0.0) -> None:
         self.name = name
         self._work = work
         self._delay = delay
+        self._gather = gather
         self._woken = threading.Event()
         self._stopping = False
         self._failures = 0
@@ -61,7 +68,8 @@ class Job:
     def _run(self) -> None:
         pause = self._delay
         while True:
-            self._woken.wait(pause)
+            if self._woken.wait(pause) and not self._stopping:
+                time.sleep(self._gather)
             self._woken.clear()
             if self._stopping:
                 return
@@ -94,7 +102,7 @@ def inbox(lifecycle: Lifecycle, *, track_unknown: bool) -> Job:
             return _SHORTEST_PAUSE if any(ended.values()) or done.reads else POLL
         return max(_SHORTEST_PAUSE, min(due_in, POLL))
 
-    return Job("inbox", work)
+    return Job("inbox", work, gather=_GATHER)
 
 
 def recovery(lifecycle: Lifecycle, every: float) -> Job:
