@@ -24,7 +24,7 @@ _GATHER: Final = 0.1
 """Seconds. Several deliveries of one appointment need one read, and a burst is stored before it is worked off."""
 
 _AT_ONCE: Final = 4
-"""Appointments between two pauses, in which the door gets at an SQLite database: its waiters sleep, they do not queue."""
+"""Appointments between two pauses, in which the door gets at an SQLite database, whose waiters do not queue."""
 
 _LONGEST_PAUSE: Final = 60.0
 _SHORTEST_PAUSE: Final = 0.01
