@@ -351,15 +351,15 @@ def test_what_a_webhook_told_is_not_missed(lifecycle: Lifecycle, sandbox: Sandbo
     lifecycle.sync()
     sandbox.change(told, status="cancelled")
     sandbox.change(untold, status="cancelled")
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    query(
-        database_url,
-        "INSERT INTO lifecycle_webhook_deliveries (delivery_id, state, copies, is_stale, appointment_id, signed_at,"
-        " received_at, last_received_at, attempts, run_at)"
-        " VALUES ('d', 'received', 1, false, :id, :now, :now, :now, 0, :now)",
-        id=told,
-        now=now,
-    )
+    for appointment_id, at in ((told, datetime.now(UTC)), (untold, PAST)):
+        query(
+            database_url,
+            "INSERT INTO lifecycle_webhook_deliveries (delivery_id, state, copies, is_stale, appointment_id, signed_at,"
+            " received_at, last_received_at, attempts, run_at)"
+            " VALUES (:id, 'received', 1, false, :id, :at, :at, :at, 0, :at)",
+            id=appointment_id,
+            at=at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        )
     report = lifecycle.sync()
     assert (report.changed, report.missed) == (2, 1)
 
@@ -449,24 +449,54 @@ def test_a_list_out_of_order_is_refused(sandbox: Sandbox, client: ZocdocClient) 
         list(paging.walk(Backwards(), since=None))  # type: ignore[arg-type] # the one method that is used
 
 
-@pytest.mark.parametrize("grain", [1_000, 1_000_000])
+@pytest.mark.parametrize("grain", [1, 1_000, 1_000_000])
 @pytest.mark.parametrize("inclusive", [True, False])
-def test_bounds_that_are_read_coarsely(sandbox: Sandbox, client: ZocdocClient, *, grain: int, inclusive: bool) -> None:
+@pytest.mark.parametrize("coarse", [("_min", "_max"), ("_max",)])
+def test_bounds_that_are_read_coarsely(
+    sandbox: Sandbox, client: ZocdocClient, *, grain: int, inclusive: bool, coarse: tuple[str, ...]
+) -> None:
     """Zocdoc may cut its bounds to milliseconds or seconds, and include them or not: every row is read all the same."""
-    step = timedelta(microseconds=7)
-    ids = sandbox.add_many(400, modified=PAST + timedelta(microseconds=123_456), step=step)
+    first = PAST + timedelta(microseconds=123_456)
+    ids = sandbox.add_many(400, modified=first, step=timedelta(microseconds=7))
+    ids += sandbox.add_many(150, prefix="same-", modified=PAST + timedelta(microseconds=200_777), step=timedelta(0))
 
     class Coarse:
         def list_page(self, **arguments: Any) -> Any:
             for name in list(arguments):
-                if name.endswith(("_min", "_max")) and arguments[name] is not None:
+                if name.endswith(coarse) and arguments[name] is not None:
                     cut = arguments[name] - timedelta(microseconds=arguments[name].microsecond % grain)
                     nudge = timedelta(0) if inclusive else timedelta(microseconds=1 if name.endswith("_min") else -1)
                     arguments[name] = cut + nudge
             return client.list_page(**arguments)
 
-    seen = {row.appointment_id for batch in paging.walk(Coarse(), since=None) for row in batch.rows}  # type: ignore[arg-type] # as above
-    assert set(ids) <= seen
+    for since in (None, first):
+        batches = paging.walk(Coarse(), since=since)  # type: ignore[arg-type] # the one method that is used
+        assert set(ids) <= {row.appointment_id for batch in batches for row in batch.rows}
+
+
+def test_what_was_written_after_the_page_was_asked_for_is_not_confirmed_by_it(
+    lifecycle: Lifecycle, sandbox: Sandbox, client: ZocdocClient, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page may be older than our own command, so it does not count as a look at what that one left."""
+    found = tracked(lifecycle, sandbox)
+    lifecycle.sync()
+    sandbox.change(found, notes="x")
+    ask = client.list_page
+
+    def then_mark(**arguments: Any) -> Any:
+        page = ask(**arguments)
+        send(lifecycle, "mark_arrived", found)
+        return page
+
+    monkeypatch.setattr(client, "list_page", then_mark)
+    lifecycle.sync()
+    monkeypatch.undo()
+    statement = "SELECT version, observed_version FROM lifecycle_appointments WHERE appointment_id = :id"
+    [row] = query(database_url, statement, id=found)
+    assert row["observed_version"] < row["version"]
+    lifecycle.sync()
+    [row] = query(database_url, statement, id=found)
+    assert row["observed_version"] == row["version"]
 
 
 @pytest.mark.parametrize("overlap", [-1, float("nan"), float("inf"), "600"])
