@@ -213,9 +213,7 @@ class ZocdocClient:
         }
         return self._rows(queries.encode(filters), page_size)
 
-    def list_page(
-        self, *, page: int = 0, page_size: int = 100, **filters: Unpack[queries.ListFilters]
-    ) -> answers.Page:
+    def list_page(self, *, page: int = 0, page_size: int = 100, **filters: Unpack[queries.ListFilters]) -> answers.Page:
         """Read one page of the list, by its number from 0; filters and order as `list` takes them. One call.
 
         Rows without a sound id, status or start are counted in `Page.unreadable`. Raises as `get` does.
