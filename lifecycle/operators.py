@@ -100,7 +100,8 @@ def resolve(resources: Resources, command_id: str, *, resolution: str, reason_co
     row = _find(resources.database, command_id)
     if resolution == Resolution.RETRY:
         return _retry(resources, row, reason_code=reason_code, actor=actor)
-    _close(resources.database, Pending.of(row), State(resolution), reason_code=reason_code, actor=actor)
+    facts = {"reason_code": reason_code, "actor": actor, "given_up_at": row["ended_at"]}
+    _close(resources.database, Pending.of(row), State(resolution), **facts)
     return None
 
 
@@ -118,7 +119,15 @@ def _find(database: Database, command_id: str) -> Mapping[Any, Any]:
     return dict(row)
 
 
-def _close(database: Database, command: Pending, state: models.CommandState, *, reason_code: str, actor: str) -> None:
+def _close(
+    database: Database,
+    command: Pending,
+    state: models.CommandState,
+    *,
+    reason_code: str,
+    actor: str,
+    given_up_at: datetime,
+) -> None:
     with database.write() as connection:
         locked = audit.hold(database, connection, command.appointment_id)
         values = {"state": state, "outcome": str(state), "reason_code": reason_code, "ended_at": locked.now}
@@ -127,7 +136,7 @@ def _close(database: Database, command: Pending, state: models.CommandState, *, 
         to_status, conforming = locked.status, True
         if state is State.APPLIED and command.command is chart.Command.MARK_ARRIVED:
             changes["arrived_at"] = locked.now
-        elif state is State.APPLIED and _is_untouched(locked, command):
+        elif state is State.APPLIED and _is_untouched(locked, command, since=given_up_at):
             to_status = command.target_status or locked.status
             conforming = chart.move(status=locked.status, event=command.command, answer=to_status).conforming
             changes |= _new_start(command)
@@ -152,10 +161,13 @@ def _take(connection: sa.Connection, locked: audit.Locked, command: Pending, val
         raise errors.NothingToResolve(command_id=command.command_id, state=row["state"])
 
 
-def _is_untouched(locked: audit.Locked, command: Pending) -> bool:
-    """Tell whether the appointment is still as it was before the command: then the operator's word moves it."""
+def _is_untouched(locked: audit.Locked, command: Pending, *, since: datetime) -> bool:
+    """Tell whether the operator's word moves the appointment: it is as before the command, and was not read since.
+
+    What Zocdoc told later says more: the effect that the operator saw may have been undone meanwhile.
+    """
     before = (command.baseline_status, command.baseline_start_time)
-    return (locked.status, locked.row["start_time"]) == before
+    return (locked.status, locked.row["start_time"]) == before and locked.row["observed_at"] <= since
 
 
 def _new_start(command: Pending) -> dict[str, Any]:

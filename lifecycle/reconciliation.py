@@ -200,6 +200,8 @@ def _store(run: _Run, batch: Batch) -> None:
     with run.resources.database.write() as connection:
         now = run.resources.database.now(connection)
         tracked = audit.begin_all(connection, _beginnings(run, batch, rows, known), now=now)
+        if tracked:
+            observations.wake_deliveries(connection, sorted(tracked), now=now)
         audit.seen_all(connection, _confirmed(run, rows, known), now=now)
         missed = _untold(connection, tracked, changed)
         values = {"id": run.cursor_id, "started": run.started_at, "through": run.limit(batch.through)}

@@ -25,7 +25,7 @@ from lifecycle import (
     points,
 )
 from lifecycle.points import Point
-from lifecycle.sandbox import Fault
+from lifecycle.sandbox import Fault, Kind, Moment
 from tests import support
 from tests.conftest import FAST, machine_client
 
@@ -254,7 +254,7 @@ def test_keys_are_rotated(database_url: str, client: ZocdocClient) -> None:
 def test_a_delivery_waits_for_our_own_answer(lifecycle: Lifecycle, sandbox: Sandbox, database_url: str) -> None:
     """While a command is in doubt nothing is stored; once it has ended the delivery is followed."""
     appointment_id = support.tracked(lifecycle, sandbox, status="confirmed")
-    sandbox.faults.add(Fault(kind="reset", operation="cancel", when="after"))
+    sandbox.faults.add(Fault(kind=Kind.RESET, operation="cancel", when=Moment.AFTER))
     with pytest.raises(OutcomeUnknown):
         lifecycle.cancel(appointment_id, actor=support.ACTOR)
     delivery_id = deliver(lifecycle, appointment_id, update="cancelled")
@@ -279,7 +279,7 @@ def test_a_read_that_fails_is_tried_again_and_then_given_up(
         appointment_id = support.tracked(lifecycle, sandbox, status="confirmed")
         sandbox.change(appointment_id, status="cancelled")
         delivery_id = deliver(lifecycle, appointment_id)
-        sandbox.faults.add(Fault(kind="answer", status=403, operation="get", times=3))
+        sandbox.faults.add(Fault(kind=Kind.ANSWER, status=403, operation="get", times=3))
         states = []
         for _ in range(3):
             lifecycle.process_inbox()
@@ -416,7 +416,7 @@ def test_the_inbox_is_listed_a_page_at_a_time(lifecycle: Lifecycle) -> None:
         list(lifecycle.deliveries(state="lost"))
 
 
-def test_tracking_takes_up_what_was_delivered_before(lifecycle: Lifecycle, sandbox: Sandbox, database_url: str) -> None:
+def test_tracking_takes_up_what_was_delivered_before(lifecycle: Lifecycle, sandbox: Sandbox) -> None:
     """What was read for the tracking may be older than the change that a call told of meanwhile."""
     appointment_id = sandbox.add(status="confirmed")
 

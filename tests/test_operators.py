@@ -210,6 +210,16 @@ def test_applied_does_not_overrule_what_was_seen_since(lifecycle: Lifecycle, san
     assert last(lifecycle, appointment_id)[-2:] == ("rescheduled", "rescheduled")
 
 
+def test_applied_does_not_move_what_was_read_since(lifecycle: Lifecycle, sandbox: Sandbox) -> None:
+    """The effect that the operator saw may have been undone: a later read that shows the state before it is newer."""
+    appointment_id, command_id = unsettled(lifecycle, sandbox, "mark_no_show", status="confirmed")
+    lifecycle.track(appointment_id, actor=ACTOR)
+    resolve(lifecycle, command_id, "applied")
+    seen = lifecycle.get(appointment_id)
+    assert (seen.status, seen.in_doubt) == ("confirmed", False)
+    assert last(lifecycle, appointment_id)[0] == "command_resolved"
+
+
 def test_resolved_as_rejected_moves_nothing(lifecycle: Lifecycle, sandbox: Sandbox, database_url: str) -> None:
     """The command had no effect: the appointment stays as it is, and the doubt ends."""
     for command in COMMANDS:

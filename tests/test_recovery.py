@@ -175,7 +175,7 @@ def test_a_late_commit_is_seen_by_a_later_read(lifecycle: Lifecycle, sandbox: Sa
     ],
 )
 def test_an_unexplained_change_needs_attention(
-    lifecycle: Lifecycle, sandbox: Sandbox, database_url: str, change: dict[str, str], command: str
+    lifecycle: Lifecycle, sandbox: Sandbox, database_url: str, change: dict[str, Any], command: str
 ) -> None:
     """A change that the command does not explain is recorded, and a human must say what became of the command."""
     appointment_id = support.tracked(lifecycle, sandbox)

@@ -159,7 +159,9 @@ class Callers:
             return self._resolution(peephole)
         if drawn < 0.09:
             return Task(kind="process", actor=self._new("inbox"))
-        if drawn < 0.09 + self._rates.sync and self.open:
+        if drawn < 0.095:
+            return Task(kind="sync", actor=self._new("nightly"))
+        if drawn < 0.095 + self._rates.sync and self.open:
             return self._reading(self._rng.choice(self.open))
         return None
 

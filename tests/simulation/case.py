@@ -83,6 +83,14 @@ class Case:
         request_id = str(event["zocdoc_request_id"] or "")
         return self.remote.reads[int(request_id[5:])] if request_id.startswith("read-") else None
 
+    def told(self, event: Row) -> tuple[str, str | None] | None:
+        """Find what Zocdoc told of an event's appointment in the answer that it quotes: status, modification."""
+        kind, _, number = str(event["zocdoc_request_id"] or "").partition("-")
+        if kind == "list":
+            return self.remote.lists[int(number)].get(event["appointment_id"])
+        read = self.read_of(event)
+        return None if read is None or read.status is None else (read.status, read.modified)
+
     def around(self, request: Request) -> tuple[Change, Change, list[Change]]:
         """Give Zocdoc's state before and after a request's effect, and what came later."""
         changes = self.remote.bookings[request.appointment_id].changes

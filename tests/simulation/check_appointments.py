@@ -27,6 +27,7 @@ def check(case: Case) -> Iterator[str]:
         if not row["in_doubt"]:
             yield from _same(case, appointment_id, row)
         yield from _drifted(case, appointment_id)
+        yield from _left_by_sync(case, appointment_id)
         yield from _arrived(case, appointment_id, row)
     yield from _private(case)
 
@@ -37,6 +38,17 @@ def _same(case: Case, appointment_id: str, row: Row) -> Iterator[str]:
         yield f"{appointment_id}: I1: here {row['status']}, at Zocdoc {there.status}"
     if datetime.fromisoformat(row["start_time"]) != there.start:
         yield f"{appointment_id}: I1: here {row['start_time']}, at Zocdoc {there.start}"
+
+
+def _left_by_sync(case: Case, appointment_id: str) -> Iterator[str]:
+    """I1 after a full sync without faults: nothing that the list shows is behind, and nothing is untracked."""
+    row, booking = case.evidence.after_sync.get(appointment_id), case.remote.bookings[appointment_id]
+    if booking.booked_with != "machine":
+        return
+    if row is None:
+        yield f"{appointment_id}: I1: sync did not track it"
+    elif (row["status"], datetime.fromisoformat(row["start_time"])) != (booking.now.status, booking.now.start):
+        yield f"{appointment_id}: I1: after a sync here {row['status']}, at Zocdoc {booking.now.status}"
 
 
 def _drifted(case: Case, appointment_id: str) -> Iterator[str]:

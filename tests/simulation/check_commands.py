@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tests.simulation.case import Case
     from tests.simulation.evidence import Row
-    from tests.simulation.remote import Request
+    from tests.simulation.remote import Read, Request
 
 READS = 3
 SETTLE = 2.0
@@ -96,7 +96,8 @@ def _effect_of_none(case: Case, where: str, command: Row, effect: Request) -> It
     ended, appointment_id = clock.seconds(command["ended_at"]), command["appointment_id"]
     looks = [read.at for read in case.recovering_reads(appointment_id, 0.0, ended)]
     before, _, later = case.around(effect)
-    is_back = any((change.status, change.start) == (before.status, before.start) for change in later)
+    baseline = (command["baseline_status"], datetime.fromisoformat(command["baseline_start_time"]))
+    is_back = any((change.status, change.start) in {(before.status, before.start), baseline} for change in later)
     tells_time = case.remote.bookings[appointment_id].tells_modified and command["baseline_last_modified"] is not None
     if is_back and not tells_time and command["reason_code"] == "proved_not_applied":
         case.verdict.undone += 1
@@ -172,8 +173,14 @@ def _proved(case: Case, where: str, command: Row, lost: list[Row], event: Row) -
     reads = case.recovering_reads(command["appointment_id"], lost[0]["at"], event["at"])
     if len(reads) < READS or (len(lost) == 1 and reads[-1].at - lost[0]["at"] < WINDOW):
         yield f"{where}: I2: taken for not applied after {len(reads)} reads"
-    elif any(documents.shows(command, read) for read in reads):
+    elif any(documents.shows(command, read) and not _died_with(case, read) for read in reads):
         yield f"{where}: I2: taken for not applied although a read showed it"
+
+
+def _died_with(case: Case, read: Read) -> bool:
+    """Tell whether the process that read was gone, or without its database, before it could say what it had seen."""
+    call, events = case.calls.get(read.caller), case.events[read.appointment_id]
+    return call is not None and call.result != "Done" and read not in map(case.read_of, events)
 
 
 def _left_to_a_human(case: Case, where: str, command: Row, event: Row) -> Iterator[str]:

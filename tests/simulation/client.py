@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from lifecycle import points, zocdoc
+from lifecycle.zocdoc.answers import Page
 from tests.simulation import faults, remote
 from tests.simulation.scheduler import Interrupted
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from tests.simulation.world import World
 
 DEADLINE = 25.0
@@ -100,6 +103,45 @@ class Client:
         world.note(appointment_id, "read", (read.number, told.status, str(told.start), fault))
         data = zocdoc.AppointmentData.model_validate(remote.payload(booking, told))
         return zocdoc.Reading(data, f"read-{read.number}")
+
+    def list_page(
+        self,
+        *,
+        page: int,
+        page_size: int,
+        sort_by: str,
+        sort_direction: str,
+        last_modified_time_utc_min: datetime | None = None,
+        last_modified_time_utc_max: datetime | None = None,
+    ) -> Page:
+        """List those booked machine-to-machine, by modification; what the product asks besides is not modelled."""
+        assert (sort_by, sort_direction) == ("last_modified_time_utc", "ascending")
+        world = self.world
+        world.pause(world.rng.random() * 0.2)
+        world.receive_read("-", "none", "list")
+        if world.draw(faults.LIST_FAULTS, "sync.list", "-") == "list_failed":
+            self._fail(zocdoc.ReadFailed(Reason.TIMED_OUT))
+        wanted = [
+            booking
+            for booking, modified in world.remote.listed(self.identity)
+            if (last_modified_time_utc_min is None or modified >= last_modified_time_utc_min)
+            and (last_modified_time_utc_max is None or modified <= last_modified_time_utc_max)
+        ]
+        shown = [(booking, booking.now) for booking in wanted[page * page_size :][:page_size]]
+        number = len(world.remote.lists)
+        world.remote.lists.append(
+            {booking.appointment_id: (now.status, booking.modified(now)) for booking, now in shown}
+        )
+        world.pause(world.rng.random() * 0.5)
+        return Page(
+            appointments=tuple(
+                zocdoc.AppointmentData.model_validate(remote.payload(booking, now)) for booking, now in shown
+            ),
+            unreadable=0,
+            has_next=len(wanted) > (page + 1) * page_size,
+            total_count=len(wanted),
+            request_id=f"list-{number}",
+        )
 
     def _fail(self, error: Exception) -> None:
         self.world.pause(self.world.rng.random() * 5)

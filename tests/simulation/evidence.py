@@ -36,7 +36,7 @@ class Call:
 
 @dataclass(slots=True)
 class Evidence:
-    """All of it. `before_sync` is the appointments' rows before the last reads, the others are after them."""
+    """All of it. `before_sync` is the appointments' rows before the last sync, `after_sync` after it."""
 
     seed: int
     remote: Remote
@@ -48,6 +48,7 @@ class Evidence:
     settled_in: float = 0.0
     is_settled: bool = False
     before_sync: dict[str, Row] = field(default_factory=dict)
+    after_sync: dict[str, Row] = field(default_factory=dict)
     appointments: dict[str, Row] = field(default_factory=dict)
     commands: dict[str, Row] = field(default_factory=dict)
     events: list[Row] = field(default_factory=list)

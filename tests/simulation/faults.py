@@ -47,6 +47,8 @@ GET_FAULTS = {
 }
 """Fault of a read -> its weight. Late: the answer tells of a moment long before it arrives. Stale: an old replica's."""
 
+LIST_FAULTS = {"none": 95, "list_failed": 5}
+
 IN_TRANSACTION = frozenset(
     {
         "transaction_open",
@@ -133,6 +135,9 @@ def legal_cells() -> frozenset[tuple[str, str, str]]:
         cells |= {("database", f"{stage}.{point}", "-") for point in points if point in DATABASE_POINTS}
     cells |= {("database", f"claim.{point}", "-") for point in ("transaction_open", "before_commit", "after_commit")}
     cells |= {(fault, "follow.read", "-") for fault in GET_FAULTS}
+    cells |= {(fault, "sync.list", "-") for fault in LIST_FAULTS}
+    for point in ("transaction_open", "before_commit", "after_commit", "status_updated", "audit_inserted"):
+        cells |= {("kill", f"sync.{point}", "-"), ("database", f"sync.{point}", "-")}
     return frozenset(cells)
 
 

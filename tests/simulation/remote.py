@@ -117,7 +117,7 @@ class Witness:
 
 @dataclass
 class Remote:
-    """The bookings, and what is under way to them."""
+    """The bookings, and what is under way to them. `lists`: what each page of a list told, by appointment."""
 
     rng: Random
     clock: clocks.Clock
@@ -126,6 +126,7 @@ class Remote:
     bookings: dict[str, Booking] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
+    lists: list[dict[str, tuple[str, str | None]]] = field(default_factory=list)
     _in_transit: list[tuple[float, int]] = field(default_factory=list)
 
     def book(self, appointment_id: str, *, status: str, start: datetime, booked_with: str) -> None:
@@ -150,6 +151,16 @@ class Remote:
             request.due = round(self.clock.elapsed + after, 6)
             heapq.heappush(self._in_transit, (request.due, request.number))
             self.advance()
+
+    def listed(self, booked_with: str) -> list[tuple[Booking, datetime]]:
+        """List who was booked with a credential, in the order of modification, and when each was modified."""
+        self.advance()
+        found = [
+            (booking, clocks.at(int(booking.now.at) if booking.is_coarse else booking.now.at))
+            for booking in self.bookings.values()
+            if booking.booked_with == booked_with
+        ]
+        return sorted(found, key=lambda entry: (entry[1], entry[0].appointment_id))
 
     def is_under_way(self, appointment_id: str) -> bool:
         """Tell whether a request for the appointment has not been processed yet."""

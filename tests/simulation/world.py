@@ -302,17 +302,21 @@ class World:
             case "track":
                 booked_with = self.remote.bookings[appointment_id].booked_with
                 return lifecycle.track(appointment_id, actor=actor, booked_with=booked_with)
-            case "deliver":
-                letter = cast("postbox.Letter", task.letter)
-                return lifecycle.receive_webhook(self.remote.webhooks.headers(letter), letter.body)
-            case "process":
-                return lifecycle.process_inbox(track_unknown=self.rng.random() < 0.5)
+            case "resolve":
+                resolution = task.resolution
+                return lifecycle.resolve(task.command_id, resolution=resolution, reason_code="seen", actor=actor)
             case "recover":
                 wait = 0.0 if self.rng.random() < 0.7 else self.rng.random() * 40
                 return recovery.recover(self._resources, wait=wait, sleep=self.pause)
             case _:
-                resolution = task.resolution
-                return lifecycle.resolve(task.command_id, resolution=resolution, reason_code="seen", actor=actor)
+                return self._follow_zocdoc(task)
+
+    def _follow_zocdoc(self, task: Task) -> object:
+        if task.letter is not None:
+            return self._lifecycle.receive_webhook(self.remote.webhooks.headers(task.letter), task.letter.body)
+        if task.kind == "sync":
+            return self._lifecycle.sync(full=self._is_calm or self.rng.random() < 0.2, actor=task.actor)
+        return self._lifecycle.process_inbox(track_unknown=self.rng.random() < 0.5)
 
     def _settle(self) -> None:
         """Faults over: recover until everything is at rest, let late requests arrive, and read what may be behind."""
@@ -330,6 +334,9 @@ class World:
         self.clock.advance(1.0)
         self.remote.advance()
         self.found.before_sync = evidence.appointments(self._peephole)
+        self._perform(Task(kind="sync", actor="calm sync"))
+        self.found.after_sync = evidence.appointments(self._peephole)
+        self._empty_inbox()
         for appointment_id, row in self.found.before_sync.items():
             self.note(appointment_id, "row", (row["status"], row["start_time"], row["in_doubt"]))
             there = self.remote.bookings[appointment_id].now
