@@ -52,10 +52,10 @@ def test_sql_block_runs(lifecycle: Lifecycle, database_url: str) -> None:
     with engine.connect() as connection:
         answers = [[tuple(row) for row in connection.exec_driver_sql(query)] for query in block.split(";")[:-1]]
     engine.dispose()
-    refused, cancelled, unexpected, lost = answers
+    refused, cancelled, unexpected, lost, unnoticed = answers
     assert refused == [("confirm", "status_not_allowed", "cancelled", 1)]
     assert cancelled == [("user:17", "provider_not_available", 1)]
-    assert unexpected == lost == []
+    assert unexpected == lost == unnoticed == []
 
 
 def test_every_error_is_listed() -> None:
