@@ -27,8 +27,9 @@ def check(case: Case) -> Iterator[str]:
         if not row["in_doubt"]:
             yield from _same(case, appointment_id, row)
         yield from _drifted(case, appointment_id)
-        yield from _left_by_sync(case, appointment_id)
         yield from _arrived(case, appointment_id, row)
+    for appointment_id in case.remote.bookings:
+        yield from _left_by_sync(case, appointment_id)
     yield from _private(case)
 
 

@@ -1,4 +1,4 @@
-"""Planted bugs of the inbox: what is accepted, what becomes of it, and what is read for it."""
+"""Planted bugs of following Zocdoc: what the inbox accepts, what becomes of it, what is read for it; what sync does."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from lifecycle import errors, inbox, observations
+from lifecycle import audit, errors, inbox, observations, reconciliation, zocdoc
 from lifecycle.zocdoc import webhook
 from tests.simulation import faults
 from tests.simulation.planting import Patch, Plant
@@ -72,6 +72,37 @@ def _claim_for_ever() -> list[Patch]:
     return [(inbox, "_postpone", postpone)]
 
 
+def _blind_sync() -> list[Patch]:
+    return [(reconciliation, "_differs", lambda *_a: False)]
+
+
+def _sync_that_tracks_nothing() -> list[Patch]:
+    return [(audit, "begin_all", lambda *_a, **_k: set())]
+
+
+def _sync_over_commands() -> list[Patch]:
+    """Take what the list says as it is, whatever is under way here."""
+    original = reconciliation._follow
+
+    def follow(run: Any, before: Any, since: Any) -> bool:
+        with run.resources.database.write() as connection:
+            locked = audit.hold(run.resources.database, connection, before["appointment_id"])
+            reading = zocdoc.Reading(_LISTED[before["appointment_id"]], None)
+            observations.apply(connection, locked, reading, actor=run.actor, source="sync")
+        return original(run, before, since)
+
+    return [(reconciliation, "_follow", follow), (reconciliation, "_differs", _noting(reconciliation._differs))]
+
+
+def _noting(original: Any) -> Any:
+    def differs(run: Any, before: Any, remote: Any) -> bool:
+        _LISTED[before["appointment_id"]] = remote
+        return bool(original(run, before, remote))
+
+    return differs
+
+
+_LISTED: dict[str, Any] = {}
 _BUSY_PROVIDER = faults.Rates(provider=0.2)
 
 PLANTS = (
@@ -87,5 +118,8 @@ PLANTS = (
     ),
     Plant("given_up_as_followed", "a read that failed ends the delivery", _given_up_as_followed, rates=_BUSY_PROVIDER),
     Plant("left_though_tracked", "tracking leaves older deliveries", _left_though_tracked, rates=_BUSY_PROVIDER),
+    Plant("sync_is_blind", "sync does not see that Zocdoc differs", _blind_sync, rates=_BUSY_PROVIDER),
+    Plant("sync_tracks_nothing", "sync leaves unknown appointments", _sync_that_tracks_nothing, rates=_BUSY_PROVIDER),
+    Plant("sync_over_commands", "sync stores what is listed as it is", _sync_over_commands, rates=_BUSY_PROVIDER),
     Plant("postponed_for_ever", "a delivery that had to wait is forgotten", _claim_for_ever, rates=_BUSY_PROVIDER),
 )
