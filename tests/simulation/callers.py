@@ -108,7 +108,7 @@ class Callers:
 
     def draw(self, accepted: int, peephole: sqlite3.Connection) -> Task | None:
         """Draw the next task; None when enough commands were accepted."""
-        if accepted >= self._commands or self._numbers["caller"] > CALLS_PER_COMMAND * self._commands + 100:
+        if accepted >= self._commands or self._numbers.total() > CALLS_PER_COMMAND * self._commands + 100:
             return None
         if self._repeats and self._rng.random() < 0.4:
             return self._repeats.pop(self._rng.randrange(len(self._repeats)))

@@ -28,6 +28,11 @@ def check(case: Case) -> Iterator[str]:
     for read in case.remote.reads:
         if read.is_locked:
             yield f"{read.appointment_id}: a transaction is open while HTTP is in the air (read {read.number})"
+        call, booking = case.calls.get(read.caller), case.remote.bookings.get(read.appointment_id)
+        # Of an appointment that nobody tracks yet the product cannot know who booked it.
+        is_told = call is not None and call.kind in {"track", "command", "resolve"}
+        if is_told and booking is not None and read.identity != booking.booked_with:
+            yield f"{read.appointment_id}: read {read.number} was made with the credential of {read.identity}"
     for command_id, requests in case.requests.items():
         if command_id in case.commands:
             yield from _attempts(case, case.commands[command_id], requests)

@@ -86,7 +86,7 @@ class Client:
         world, site = self.world, self.world.read_site(appointment_id)
         fault = world.draw(faults.GET_FAULTS, f"{site}.read", "-" if site == "follow" else world.wished(appointment_id))
         world.pause(world.rng.random() * 0.2)
-        read = world.receive_read(appointment_id, fault, site)
+        read = world.receive_read(appointment_id, fault, site, self.identity)
         if fault == "read_failed":
             self._fail(zocdoc.ReadFailed(Reason.TIMED_OUT))
         if fault == "read_forbidden":
@@ -118,7 +118,7 @@ class Client:
         assert (sort_by, sort_direction) == ("last_modified_time_utc", "ascending")
         world = self.world
         world.pause(world.rng.random() * 0.2)
-        world.receive_read("-", "none", "list")
+        world.receive_read("-", "none", "list", self.identity)
         if world.draw(faults.LIST_FAULTS, "sync.list", "-") == "list_failed":
             self._fail(zocdoc.ReadFailed(Reason.TIMED_OUT))
         wanted = [

@@ -90,7 +90,7 @@ class Request:
 
 @dataclass(slots=True)
 class Read:
-    """A GET: who asked, in which story (`site`), and what it told when (nothing, if it failed)."""
+    """A GET: who asked, with whose credential, in which story (`site`), and what it told when (if it did not fail)."""
 
     number: int
     at: float
@@ -99,6 +99,7 @@ class Read:
     fault: str
     is_locked: bool
     site: str
+    identity: str
     status: str | None = None
     start: datetime | None = None
     modified: str | None = None

@@ -206,12 +206,12 @@ class World:
         self.note(appointment_id, operation, (request.number, fault, start_time))
         return request
 
-    def receive_read(self, appointment_id: str, fault: str, site: str) -> remote.Read:
+    def receive_read(self, appointment_id: str, fault: str, site: str, identity: str) -> remote.Read:
         """Take down a read as it arrives."""
         self.remote.advance()
         is_locked = evidence.is_locked(self._peephole)
         number = len(self.remote.reads)
-        read = remote.Read(number, self.clock.elapsed, self._caller(), appointment_id, fault, is_locked, site)
+        read = remote.Read(number, self.clock.elapsed, self._caller(), appointment_id, fault, is_locked, site, identity)
         self.remote.reads.append(read)
         return read
 
