@@ -210,6 +210,11 @@ class Lifecycle:
             self._resources, command_id, resolution=resolution, reason_code=reason_code, actor=actor
         )
 
+    @property
+    def receives_webhooks(self) -> bool:
+        """Tell whether there are `webhook_keys`."""
+        return bool(self._webhook_keys)
+
     def receive_webhook(self, headers: Mapping[str, str], body: bytes) -> Receipt:
         """Verify a webhook call of Zocdoc and store it durably; when this returns, answer 200.
 

@@ -87,7 +87,7 @@ def _drift(kind: Kind, row: Mapping[Any, Any], now: datetime) -> Drift:
         to_status=row["to_status"],
         since=since,
         until=until,
-        lasted_seconds=round(((until or now) - since).total_seconds(), 3),
+        lasted_seconds=max(0.0, round(((until or now) - since).total_seconds(), 3)),
         reason=row["reason"],
         command_id=row["command_id"],
     )

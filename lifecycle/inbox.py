@@ -33,6 +33,7 @@ NOT_AN_UPDATE: Final = "not_an_update"
 ACTIVE_COMMAND: Final = "active_command"
 NO_CREDENTIAL: Final = "no_credential"
 NOT_FOUND: Final = "not_found"
+READ_IS_OLDER: Final = "read_is_older"
 
 State = models.DeliveryState
 
@@ -151,17 +152,19 @@ def process(resources: Resources, *, track_unknown: bool = False, limit: int | N
     Calls Zocdoc once for each appointment, outside of transactions. Deliveries of appointments that are not tracked
     end as `untracked`, or with `track_unknown` make them tracked (as booked machine-to-machine). A read that fails is
     tried again later, with growing pauses, then ends as `failed`. While a command is active on the appointment its
-    deliveries wait: the command's own answer is on its way. At most `limit` appointments. Several processes may run
+    deliveries wait: the command's own answer is on its way. What is due when this begins, at most `limit`
+    appointments. Several processes may run
     this at once: each delivery is taken by one.
     """
     if limit is not None and limit < 1:
         raise errors.InvalidArgument(argument="limit", problem="at least 1 appointment is needed")
     ends = dict.fromkeys(State, 0)
     reads = done = 0
+    until = _now(resources)
     while limit is None or done < limit:
-        due = _due(resources, _BATCH if limit is None else min(limit - done, _BATCH))
-        for appointment_id, booked_with, is_busy in due:
-            step = _take_up(resources, appointment_id, booked_with, is_busy=is_busy, track_unknown=track_unknown)
+        due = _due(resources, until, _BATCH if limit is None else min(limit - done, _BATCH))
+        for appointment_id in due:
+            step = _take_up(resources, appointment_id, track_unknown=track_unknown)
             ends[step.state] += step.ended
             reads += step.reads
         done += len(due)
@@ -230,51 +233,98 @@ def _verify(headers: Mapping[str, str], body: bytes, keys: Sequence[str]) -> tup
         raise errors.WebhookRefused(reason_code=refused.reason_code) from None
 
 
-def _due(resources: Resources, limit: int) -> list[tuple[str, str | None, bool]]:
-    """List what is due: appointment, whose credential may read it (None: not tracked), is a command active on it."""
-    # A process that acts for users only leaves the machine's appointments to one that may read them.
-    query = _DUE if resources.clients.of(chart.MACHINE) is not None else _DUE_OF_USERS
+def _now(resources: Resources) -> datetime:
     with resources.database.read() as connection:
-        now = resources.database.now(connection)
-        return [tuple(row) for row in connection.execute(query, {"now": now, "most": limit})]
+        return resources.database.now(connection)
 
 
-def _take_up(
-    resources: Resources, appointment_id: str, booked_with: str | None, *, is_busy: bool, track_unknown: bool
-) -> Step:
+def _due(resources: Resources, until: datetime, limit: int) -> list[str]:
+    """List the appointments that this process may read, on which no command is active, the longest waiting first."""
+    clients, query = resources.clients, _DUE
+    identity = None if clients.default is None else clients.default.identity
+    if clients.resolve is None:
+        # What was booked with another credential is left to a process that has it.
+        query = query.where(_BOOKED_WITH.in_([] if identity is None else [identity]))
+    elif identity != chart.MACHINE:
+        query = query.where(_BOOKED_WITH != chart.MACHINE)
+    with resources.database.read() as connection:
+        return list(connection.execute(query, {"now": until, "most": limit}).scalars())
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """The deliveries of one appointment that this process has taken until an instant, and their newest.
+
+    `booked_with` None: the appointment is not tracked.
+    """
+
+    appointment_id: str
+    lease: datetime
+    booked_with: str | None
+    newest: str
+    occurred_at: datetime | None
+    attempts: int
+
+    @property
+    def own(self) -> sa.ColumnElement[bool]:
+        """Match the deliveries, unless somebody has woken or taken them since."""
+        is_own = _deliveries.c.appointment_id == self.appointment_id
+        return sa.and_(is_own, _IS_WAITING, _deliveries.c.run_at == self.lease)
+
+
+def _take_up(resources: Resources, appointment_id: str, *, track_unknown: bool) -> Step:
     """Take the due deliveries of one appointment, and read it once for all of them."""
-    client = _client(resources, booked_with or chart.MACHINE)
-    lease, claimed = _claim(resources, appointment_id, deadline=0.0 if client is None else client.deadline)
+    claim = _claim(resources, appointment_id)
     reach(Point.DELIVERY_CLAIMED)
-    if not claimed:
+    if claim is None:
         return Step()
-    if booked_with is None and not track_unknown:
-        return _leave(resources, appointment_id, claimed, lease=lease)
-    if is_busy:
-        return _postpone(resources, claimed)
+    if claim.booked_with is None and not track_unknown:
+        # If it has just become tracked, that has woken them, and they are not ended.
+        return _end(resources, claim, State.UNTRACKED)
+    client = _client(resources, claim.booked_with or chart.MACHINE)
     if client is None:
-        return _fail(resources, claimed, NO_CREDENTIAL)
-    return replace(_follow(resources, client, appointment_id, claimed, is_tracked=booked_with is not None), reads=1)
+        return _postpone(resources, claim, NO_CREDENTIAL, _NO_CREDENTIAL_PAUSE)
+    return replace(_follow(resources, client, claim), reads=1)
 
 
-def _follow(
-    resources: Resources, client: zocdoc.ZocdocClient, appointment_id: str, claimed: list[str], *, is_tracked: bool
-) -> Step:
-    newest = claimed[-1]
+def _follow(resources: Resources, client: zocdoc.ZocdocClient, claim: _Claim) -> Step:
+    act = _begin if claim.booked_with is None else _observe
     try:
-        if not is_tracked:
-            observations.track(
-                resources, appointment_id, actor=ACTOR, source=SOURCE, booked_with=chart.MACHINE, delivery_id=newest
-            )
-        elif not observations.observe(
-            resources, client, appointment_id, actor=ACTOR, source=SOURCE, delivery_id=newest
-        ):
-            return _postpone(resources, claimed)
+        return act(resources, client, claim)
     except errors.ReadFailed as error:
-        return _fail(resources, claimed, error.reason_code)
+        return _fail(resources, claim, error.reason_code)
     except errors.AppointmentNotFound:
-        return _fail(resources, claimed, NOT_FOUND)
-    return _end(resources, claimed, State.FOLLOWED)
+        return _fail(resources, claim, NOT_FOUND)
+
+
+def _begin(resources: Resources, client: zocdoc.ZocdocClient, claim: _Claim) -> Step:
+    is_first = observations.begin(
+        resources,
+        client,
+        claim.appointment_id,
+        actor=ACTOR,
+        source=SOURCE,
+        delivery_id=claim.newest,
+        leased_until=claim.lease,
+    )
+    return _end(resources, claim, State.FOLLOWED) if is_first else _postpone(resources, claim, None, 0.0)
+
+
+def _observe(resources: Resources, client: zocdoc.ZocdocClient, claim: _Claim) -> Step:
+    reading = observations.observe(
+        resources, client, claim.appointment_id, actor=ACTOR, source=SOURCE, delivery_id=claim.newest
+    )
+    if reading is None:
+        return _postpone(resources, claim, ACTIVE_COMMAND, resources.timing.read_backoff)
+    if claim.attempts < _READS_AGAIN and _is_behind(reading, claim.occurred_at):
+        return _fail(resources, claim, READ_IS_OLDER)
+    return _end(resources, claim, State.FOLLOWED)
+
+
+def _is_behind(reading: zocdoc.Reading, occurred_at: datetime | None) -> bool:
+    """Tell whether Zocdoc showed a state from before the change that it told of: a copy of its may lag."""
+    told = reading.appointment.last_modified_time_utc
+    return told is not None and occurred_at is not None and told < occurred_at - _PRECISION
 
 
 def _client(resources: Resources, identity: str) -> zocdoc.ZocdocClient | None:
@@ -286,72 +336,64 @@ def _client(resources: Resources, identity: str) -> zocdoc.ZocdocClient | None:
         return None
 
 
-def _claim(resources: Resources, appointment_id: str, *, deadline: float) -> tuple[datetime, list[str]]:
-    """Take an appointment's due deliveries, oldest first, until an instant; none if another process was faster.
+def _claim(resources: Resources, appointment_id: str) -> _Claim | None:
+    """Take an appointment's due deliveries for this process; None if another process was faster.
 
-    Only those that are stored now: a read that begins after this shows at least what they tell of.
+    Only those that are stored now: a read that begins after this is newer than what they tell of.
     """
+    client = resources.clients.default
+    deadline = _LONGEST_DEADLINE if client is None else client.deadline
     with resources.database.write() as connection:
         now = resources.database.now(connection)
         lease = now + timedelta(seconds=_READS * deadline + resources.timing.lease_margin)
-        found = connection.execute(_CLAIM, {"of_appointment": appointment_id, "now": now, "lease": lease}).all()
-        oldest_first = sorted(found, key=lambda row: (row.received_at, row.delivery_id))
-        return lease, [row.delivery_id for row in oldest_first]
+        values = {"of_appointment": appointment_id, "now": now, "lease": lease}
+        if connection.execute(_CLAIM, values).rowcount == 0:
+            return None
+        newest = connection.execute(_NEWEST, {"id": appointment_id, "lease": lease}).one()
+        booked_with = connection.execute(_TRACKED, {"id": appointment_id}).scalar()
+    told = newest.occurred_at
+    return _Claim(
+        appointment_id=appointment_id,
+        lease=lease,
+        booked_with=booked_with,
+        newest=newest.delivery_id,
+        # One of the future cannot be waited for.
+        occurred_at=told if told is None or told <= now else None,
+        attempts=newest.attempts,
+    )
 
 
-def _leave(resources: Resources, appointment_id: str, claimed: list[str], *, lease: datetime) -> Step:
-    """End deliveries of an appointment that nobody tracks, unless it has just become tracked (which wakes them)."""
-    with resources.database.write() as connection:
-        if connection.execute(_IS_TRACKED, {"id": appointment_id}).scalar() is None:
-            now = resources.database.now(connection)
-            values = {"state": State.UNTRACKED, "run_at": None, "reason_code": None, "processed_at": now}
-            unwoken = _change_of(claimed).where(_deliveries.c.run_at == lease)
-            return Step(State.UNTRACKED, connection.execute(unwoken.values(values)).rowcount)
-        connection.execute(_change_of(claimed).values(run_at=resources.database.now(connection)))
-    return Step()
-
-
-def _end(resources: Resources, claimed: list[str], state: models.DeliveryState) -> Step:
+def _end(resources: Resources, claim: _Claim, state: models.DeliveryState) -> Step:
     with resources.database.write() as connection:
         now = resources.database.now(connection)
         values = {"state": state, "run_at": None, "reason_code": None, "processed_at": now}
-        ended = connection.execute(_change_of(claimed).values(values)).rowcount
+        ended = connection.execute(sa.update(_deliveries).where(claim.own).values(values)).rowcount
     reach(Point.DELIVERY_ENDED)
     return Step(state, ended)
 
 
-def _postpone(resources: Resources, claimed: list[str]) -> Step:
-    """Wait for the command that is active on the appointment; that is no failure."""
+def _postpone(resources: Resources, claim: _Claim, reason_code: str | None, seconds: float) -> Step:
+    """Take them up again later; that is no failure."""
     with resources.database.write() as connection:
-        later = resources.database.now(connection) + timedelta(seconds=resources.timing.read_backoff)
-        connection.execute(_change_of(claimed).values(run_at=later, reason_code=ACTIVE_COMMAND))
+        later = resources.database.now(connection) + timedelta(seconds=seconds)
+        changed = sa.update(_deliveries).where(claim.own)
+        connection.execute(changed.values(run_at=later, reason_code=reason_code))
     return Step()
 
 
-def _fail(resources: Resources, claimed: list[str], reason_code: str) -> Step:
+def _fail(resources: Resources, claim: _Claim, reason_code: str) -> Step:
     """Note a failed read: again later, or `failed` after so many; each delivery counts for itself."""
     timing, attempts = resources.timing, _deliveries.c.attempts + 1
+    pause = min(timing.read_backoff * 2.0**claim.attempts, _LONGEST_PAUSE)
     with resources.database.write() as connection:
         now = resources.database.now(connection)
-        spent = _change_of(claimed).where(attempts >= timing.failed_deliveries)
-        ended = {"state": State.FAILED, "run_at": None, "processed_at": now}
-        count = connection.execute(spent.values(attempts=attempts, reason_code=reason_code, **ended)).rowcount
-        tried = sa.select(sa.func.max(_deliveries.c.attempts)).where(_waiting_of(claimed))
-        doublings = connection.execute(tried).scalar()
-        if doublings is not None:
-            pause = min(timing.read_backoff * 2.0**doublings, _LONGEST_PAUSE)
-            later = {"run_at": now + timedelta(seconds=pause), "reason_code": reason_code, "attempts": attempts}
-            connection.execute(_change_of(claimed).values(later))
-    _log.warning("delivery_not_processed", extra={"reason_code": reason_code, "deliveries": len(claimed)})
+        tried = sa.update(_deliveries).where(claim.own).values(attempts=attempts, reason_code=reason_code)
+        is_spent = attempts >= timing.failed_deliveries
+        ended = tried.where(is_spent).values(state=State.FAILED, run_at=None, processed_at=now)
+        count = connection.execute(ended).rowcount
+        connection.execute(tried.values(run_at=now + timedelta(seconds=pause)))
+    _log.warning("delivery_not_processed", extra={"reason_code": reason_code})
     return Step(State.FAILED, count)
-
-
-def _waiting_of(claimed: list[str]) -> sa.ColumnElement[bool]:
-    return sa.and_(_deliveries.c.delivery_id.in_(claimed), _IS_WAITING)
-
-
-def _change_of(claimed: list[str]) -> sa.Update:
-    return sa.update(_deliveries).where(_waiting_of(claimed))
 
 
 def _outlook(resources: Resources) -> tuple[int, datetime | None]:
@@ -369,6 +411,18 @@ _PAGE: Final = 500
 _READS: Final = 5
 """A lease covers as many reads as `observations` makes at most."""
 
+_LONGEST_DEADLINE: Final = 60.0
+"""Seconds that a user's client is taken to need at most for a read, where there is none at hand to ask."""
+
+_NO_CREDENTIAL_PAUSE: Final = 60.0
+"""Seconds after which the caller's resolver is asked again for a user's client that it did not have."""
+
+_READS_AGAIN: Final = 3
+"""Reads that may be behind the change they were made for: half a minute with the default pauses; sync finds more."""
+
+_PRECISION: Final = timedelta(seconds=1)
+"""Times of Zocdoc's that are told with less precision differ by less."""
+
 _LONGEST_PAUSE: Final = 3600.0
 """Seconds; with the defaults a delivery is tried for about four hours, and sync finds what is given up."""
 
@@ -384,27 +438,49 @@ _IS_BUSY: Final = (
     .where(_commands.c.appointment_id == _deliveries.c.appointment_id, models.state_in(*models.ACTIVE_STATES))
     .correlate(_deliveries)
 )
+_BOOKED_WITH: Final = sa.func.coalesce(_appointments.c.booked_with, chart.MACHINE)
 _DUE: Final = (
-    sa.select(_deliveries.c.appointment_id, _appointments.c.booked_with, _IS_BUSY.label("is_busy"))
+    sa.select(_deliveries.c.appointment_id)
     .outerjoin_from(_deliveries, _appointments, _appointments.c.appointment_id == _deliveries.c.appointment_id)
-    .where(_is_due)
-    .group_by(_deliveries.c.appointment_id, _appointments.c.booked_with)
+    .where(_is_due, ~_IS_BUSY)
+    .group_by(_deliveries.c.appointment_id)
     .order_by(sa.func.min(_deliveries.c.run_at))
     .limit(sa.bindparam("most"))
 )
-_DUE_OF_USERS: Final = _DUE.where(sa.func.coalesce(_appointments.c.booked_with, chart.MACHINE) != chart.MACHINE)
 _CLAIM: Final = (
     sa.update(_deliveries)
     .where(_is_due, _deliveries.c.appointment_id == sa.bindparam("of_appointment"))
     .values(run_at=sa.bindparam("lease", type_=UtcDateTime()))
-    .returning(_deliveries.c.delivery_id, _deliveries.c.received_at)
 )
-_IS_TRACKED: Final = sa.select(1).where(_appointments.c.appointment_id == sa.bindparam("id"))
+_NEWEST: Final = (
+    sa.select(
+        _deliveries.c.delivery_id,
+        sa.func.max(_deliveries.c.occurred_at).over().label("occurred_at"),
+        sa.func.max(_deliveries.c.attempts).over().label("attempts"),
+    )
+    .where(
+        _deliveries.c.appointment_id == sa.bindparam("id"),
+        _IS_WAITING,
+        _deliveries.c.run_at == sa.bindparam("lease", type_=UtcDateTime()),
+    )
+    .order_by(_deliveries.c.received_at.desc(), _deliveries.c.delivery_id.desc())
+    .limit(1)
+)
+_TRACKED: Final = sa.select(_appointments.c.booked_with).where(_appointments.c.appointment_id == sa.bindparam("id"))
 _OUTLOOK: Final = sa.select(sa.func.count(), sa.func.min(_deliveries.c.run_at)).where(_IS_WAITING)
 
 
 def _store(insert: postgresql.Insert | sqlite.Insert) -> sa.Insert:
-    again = {"copies": _deliveries.c.copies + 1, "last_received_at": insert.excluded.last_received_at}
+    """Count the same call again; one that had been given up is taken up once more."""
+    is_over = _deliveries.c.state.in_(_AGAIN)
+    again = {
+        "copies": _deliveries.c.copies + 1,
+        "last_received_at": insert.excluded.last_received_at,
+        "state": sa.case((is_over, insert.excluded.state), else_=_deliveries.c.state),
+        "attempts": sa.case((is_over, 0), else_=_deliveries.c.attempts),
+        "run_at": sa.case((is_over, insert.excluded.run_at), else_=_deliveries.c.run_at),
+        "processed_at": sa.case((is_over, insert.excluded.processed_at), else_=_deliveries.c.processed_at),
+    }
     return insert.on_conflict_do_update(index_elements=["delivery_id"], set_=again).returning(_deliveries.c.copies)
 
 

@@ -6,6 +6,7 @@ version and no command is active: otherwise it may be older than what is known, 
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 _READS_AT_MOST: Final = 5
 """Rereads while others keep changing the row; in practice the second one is calm."""
 
+_STRAY: Final = timedelta(days=1)
+"""Zocdoc's clock and ours do not differ by more."""
+
 
 def track(
     resources: Resources,
@@ -30,7 +34,6 @@ def track(
     actor: str,
     source: str,
     booked_with: str,
-    delivery_id: str | None = None,
 ) -> records.Appointment:
     """Read an appointment from Zocdoc and persist it; if it is tracked already, record what has changed.
 
@@ -46,15 +49,39 @@ def track(
     if known is not None:
         _check_same_booking(resources, appointment_id, booked_with)
         return follow(resources, client, appointment_id, actor=actor, source=source)
+    if not begin(resources, client, appointment_id, actor=actor, source=source):
+        # Somebody was faster; which of the two readings is newer nobody knows.
+        _check_same_booking(resources, appointment_id, booked_with)
+        return follow(resources, client, appointment_id, actor=actor, source=source)
+    return records.get(resources.database, appointment_id)
+
+
+def begin(
+    resources: Resources,
+    client: zocdoc.ZocdocClient,
+    appointment_id: str,
+    *,
+    actor: str,
+    source: str,
+    delivery_id: str | None = None,
+    leased_until: datetime | None = None,
+) -> bool:
+    """Read an appointment that is not tracked and track it, as booked with the client's identity.
+
+    False: somebody has tracked it meanwhile, and nothing was stored. Deliveries that came before are woken, but those
+    that the caller has taken itself (`leased_until`). Raises `AppointmentNotFound`, `ReadFailed`.
+    """
     reading = read(client, appointment_id)
+    booked_with = client.identity
     with resources.database.write() as connection:
         resources.stamp(connection, environment=client.environment)
         entry = first_entry(reading, actor=actor, source=source, booked_with=booked_with, delivery_id=delivery_id)
         now = resources.database.now(connection)
-        audit.begin(connection, first_row(reading.appointment, booked_with=booked_with), entry, now=now)
-        wake_deliveries(connection, [appointment_id], now=now)
-    _check_same_booking(resources, appointment_id, booked_with)
-    return records.get(resources.database, appointment_id)
+        row = first_row(reading.appointment, booked_with=booked_with)
+        is_first = audit.begin(connection, row, entry, now=now) is not None
+        if is_first:
+            wake_deliveries(connection, [appointment_id], now=now, leased_until=leased_until)
+    return is_first
 
 
 def follow(
@@ -77,8 +104,8 @@ def observe(
     actor: str,
     source: str,
     delivery_id: str | None = None,
-) -> bool:
-    """Do as `follow`; tell whether the report could be stored. False: a command is active, or others kept writing."""
+) -> zocdoc.Reading | None:
+    """Do as `follow`, and give what was read. None: nothing is stored, a command is active or others kept writing."""
     for _ in range(_READS_AT_MOST):
         version = _version(resources, appointment_id)
         reading = read(client, appointment_id)
@@ -91,8 +118,8 @@ def observe(
             if calm:
                 apply(connection, locked, reading, actor=actor, source=source, delivery_id=delivery_id)
         if calm or locked.active_state is not None:
-            return calm
-    return False
+            return reading if calm else None
+    return None
 
 
 def read(client: zocdoc.ZocdocClient, appointment_id: str) -> zocdoc.Reading:
@@ -123,8 +150,7 @@ def apply(
 ) -> audit.Locked:
     """Record what Zocdoc reports through the one door; an older remote modification never wins."""
     remote = reading.appointment
-    known = locked.row["remote_last_modified"]
-    if known is not None and remote.last_modified_time_utc is not None and remote.last_modified_time_utc < known:
+    if is_older(locked.row, remote, now=locked.now):
         return locked
     changes = differences(locked, remote)
     status_moved = remote.appointment_status != locked.status
@@ -150,6 +176,15 @@ def apply(
 def differences(locked: audit.Locked, remote: zocdoc.AppointmentData) -> dict[str, Any]:
     """Give the columns, apart from the status, that Zocdoc reports otherwise; what it leaves out stays as it is."""
     return {name: value for name, value in _told(remote).items() if locked.row[name] != value}
+
+
+def is_older(row: Mapping[Any, Any], remote: zocdoc.AppointmentData, *, now: datetime) -> bool:
+    """Tell whether Zocdoc reports a modification before one that is known.
+
+    A known one of the far future says nothing: a stray date must not blind the row for ever.
+    """
+    known, told = row["remote_last_modified"], remote.last_modified_time_utc
+    return known is not None and told is not None and told < known <= now + _STRAY
 
 
 def is_news(row: Mapping[Any, Any], remote: zocdoc.AppointmentData) -> bool:
@@ -203,15 +238,20 @@ def _is_conforming(status: str, answer: str) -> bool:
     return chart.move(status=status, event=chart.OBSERVED, answer=answer).conforming
 
 
-def wake_deliveries(connection: sa.Connection, appointment_ids: Sequence[str], *, now: datetime) -> None:
+def wake_deliveries(
+    connection: sa.Connection, appointment_ids: Sequence[str], *, now: datetime, leased_until: datetime | None = None
+) -> None:
     """Have webhook deliveries processed that came before their appointments were tracked.
 
-    Belongs into the transaction that tracks them: what was read for it may be older than what they tell of.
+    Belongs into the transaction that tracks them: what was read for it may be older than what they tell of. Not those
+    that are leased until that instant: their reader is the one that tracks.
     """
     woken = sa.update(_deliveries).where(
         _deliveries.c.appointment_id.in_(appointment_ids),
         _deliveries.c.state.in_((models.DeliveryState.RECEIVED, models.DeliveryState.UNTRACKED)),
     )
+    if leased_until is not None:
+        woken = woken.where(sa.or_(_deliveries.c.run_at.is_(None), _deliveries.c.run_at != leased_until))
     values = {"state": models.DeliveryState.RECEIVED, "run_at": now, "processed_at": None}
     connection.execute(woken.values(values))
 

@@ -42,6 +42,9 @@ _LONGEST_OVERLAP: Final = 86_400.0 * 365
 _FAILURES_IN_A_ROW: Final = 3
 """Failed reads of single appointments after which Zocdoc is taken to be unwell, and the run ends."""
 
+_ABOUT_ONE: Final = frozenset({200, 400, 403, 422})
+"""HTTP statuses of a failed read that are about this one appointment: it is told as unreadable, and the run goes on."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -223,8 +226,7 @@ def _known(connection: sa.Connection, ids: Iterable[str]) -> dict[str, Mapping[A
 
 def _differs(run: _Run, before: Mapping[Any, Any], remote: AppointmentData) -> bool:
     """Compare a row of the list with ours; one that is older than what is known says nothing."""
-    known, told = before["remote_last_modified"], remote.last_modified_time_utc
-    is_old = known is not None and told is not None and told < known
+    is_old = observations.is_older(before, remote, now=run.started_at)
     if not is_old and observations.is_news(before, remote):
         return True
     run.tally.unchanged += 1
@@ -239,14 +241,18 @@ def _follow(run: _Run, before: Mapping[Any, Any], since: datetime | None) -> boo
         run.tally.foreign += 1
         return False
     try:
-        is_stored = before["active"] is None and observations.observe(
-            run.resources, client, appointment_id, actor=run.actor, source=SOURCE
+        is_stored = (
+            before["active"] is None
+            and observations.observe(run.resources, client, appointment_id, actor=run.actor, source=SOURCE) is not None
         )
         run.failures = 0
     except errors.AppointmentNotFound:
         run.tally.unreadable += 1
         return False
     except errors.ReadFailed as failure:
+        if failure.http_status in _ABOUT_ONE:
+            run.tally.unreadable += 1
+            return False
         run.failures += 1
         if run.failures >= _FAILURES_IN_A_ROW:
             raise _failed(failure) from None

@@ -67,6 +67,8 @@ def create_app(
     every `recover_every` seconds and sync every `sync_every`; None: never. Use one process for each port: no answer of
     a server in front may stand in for one of this. `lifecycle` needs `webhook_keys` and stays the caller's to close.
     """
+    if not lifecycle.receives_webhooks:
+        raise errors.ConfigurationError(problem="a door without webhook keys would hold every call; pass webhook_keys")
     door = Door(lifecycle, body_limit=body_limit)
     followers = [jobs.inbox(lifecycle, track_unknown=track_unknown)]
     door.stored = followers[0].wake

@@ -22,6 +22,7 @@ from lifecycle import (
     OutcomeUnknown,
     Timing,
     WebhookRefused,
+    ZocdocClient,
     points,
 )
 from lifecycle.points import Point
@@ -30,9 +31,8 @@ from tests import support
 from tests.conftest import FAST, machine_client
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from lifecycle import ZocdocClient
     from lifecycle.sandbox import Sandbox, Server
 
 KEY = "g9Y9hjTUk9KKH7ffBRbtRmJYo2OISsdMK4flbfDa3zR="
@@ -42,9 +42,12 @@ OTHER = base64.b64encode(b"another key, of 32 bytes, for us").decode()
 UNTRACKED = "0b9c3f4e-1111-4222-8333-000000000001"
 
 
-def body(appointment_id: str, *, update: str = "updated", number: int = 0) -> bytes:
+FIRST = datetime(2026, 12, 1, 12, 0, 0, tzinfo=UTC)
+
+
+def body(appointment_id: str, *, update: str = "updated", number: int = 0, at: datetime = FIRST) -> bytes:
     """Write the documented event. `number` makes it another one."""
-    at = datetime(2026, 12, 1, 12, 0, 0, tzinfo=UTC) + timedelta(seconds=number)
+    at += timedelta(seconds=number)
     appointment = {
         "appointment_id": appointment_id,
         "appointment_updated_timestamp": at.isoformat(),
@@ -251,7 +254,7 @@ def test_keys_are_rotated(database_url: str, client: ZocdocClient) -> None:
         assert "not base64!" not in str(caught.value)
 
 
-def test_a_delivery_waits_for_our_own_answer(lifecycle: Lifecycle, sandbox: Sandbox, database_url: str) -> None:
+def test_a_delivery_waits_for_our_own_answer(lifecycle: Lifecycle, sandbox: Sandbox) -> None:
     """While a command is in doubt nothing is stored; once it has ended the delivery is followed."""
     appointment_id = support.tracked(lifecycle, sandbox, status="confirmed")
     sandbox.faults.add(Fault(kind=Kind.RESET, operation="cancel", when=Moment.AFTER))
@@ -260,9 +263,8 @@ def test_a_delivery_waits_for_our_own_answer(lifecycle: Lifecycle, sandbox: Sand
     delivery_id = deliver(lifecycle, appointment_id, update="cancelled")
     done = lifecycle.process_inbox()
     assert (done.followed, done.reads, done.waiting) == (0, 0, 1)
-    assert state_of(lifecycle, delivery_id) == ("received", "active_command")
+    assert state_of(lifecycle, delivery_id) == ("received", None)
     lifecycle.recover(wait=5)
-    support.query(database_url, "UPDATE lifecycle_webhook_deliveries SET run_at = received_at")
     assert lifecycle.process_inbox().followed == 1
     assert lifecycle.get(appointment_id).status == "cancelled"
 
@@ -299,8 +301,10 @@ def test_an_appointment_that_zocdoc_does_not_know_fails(lifecycle: Lifecycle) ->
     assert state_of(lifecycle, delivery_id) == ("received", "not_found")
 
 
-def test_a_users_appointment_waits_for_the_users_credential(lifecycle: Lifecycle, sandbox: Sandbox) -> None:
-    """The machine may not read it: Zocdoc's credential rule."""
+def test_a_users_appointment_waits_for_the_users_credential(
+    lifecycle: Lifecycle, sandbox: Sandbox, client: ZocdocClient
+) -> None:
+    """The machine may not read it, and leaves it to a process that may; without a client now it is asked for later."""
     appointment_id = support.tracked(lifecycle, sandbox)
     support.query(
         str(lifecycle._resources.database.engine.url.render_as_string(hide_password=False)),
@@ -309,8 +313,14 @@ def test_a_users_appointment_waits_for_the_users_credential(lifecycle: Lifecycle
     before = support.gets(sandbox, appointment_id)
     delivery_id = deliver(lifecycle, appointment_id)
     assert lifecycle.process_inbox().reads == 0
-    assert state_of(lifecycle, delivery_id) == ("received", "no_credential")
+    assert state_of(lifecycle, delivery_id) == ("received", None)
     assert support.gets(sandbox, appointment_id) == before
+
+    url = lifecycle._resources.database.engine.url.render_as_string(hide_password=False)
+    with Lifecycle(url, zocdoc=client, user_client=lambda _user: None, timing=FAST) as application:
+        assert application.process_inbox().waiting == 1
+    [row] = list(lifecycle.deliveries())
+    assert (row.state, row.reason_code, row.attempts) == ("received", "no_credential", 0)
 
 
 def test_nothing_is_stored_when_the_database_cannot(lifecycle: Lifecycle) -> None:
@@ -371,7 +381,8 @@ def test_a_call_that_comes_during_the_read_is_read_again(lifecycle: Lifecycle, s
 
     with points.armed(change):
         done = lifecycle.process_inbox()
-    assert (done.followed, done.reads) == (2, 2)
+    assert (done.followed, done.reads, done.waiting) == (1, 1, 1)
+    assert lifecycle.process_inbox().followed == 1
     assert lifecycle.get(appointment_id).status == "cancelled"
 
 
@@ -452,4 +463,107 @@ def test_what_becomes_tracked_while_it_is_left_is_not_left(
 
     with points.armed(track):
         assert lifecycle.process_inbox().untracked == 0
+    assert lifecycle.process_inbox().followed == 1
     assert state_of(lifecycle, delivery_id)[0] == "followed"
+
+
+class Between(ZocdocClient):
+    """A client that lets something happen between a reading and what is made of it."""
+
+    happens: Callable[[], None]
+
+    def get(self, appointment_id: str) -> Any:
+        """Read, let it happen, give the reading."""
+        reading = super().get(appointment_id)
+        self.happens()
+        return reading
+
+
+def between(server: Server) -> Between:
+    """Make one with the stand-in's default credentials."""
+    return Between(
+        base_url=server.base_url,
+        token_url=server.token_url,
+        audience=server.audience,
+        client_id="sandbox-client",
+        client_secret="sandbox-secret",
+    )
+
+
+def test_of_two_that_track_the_older_reading_does_not_win(server: Server, sandbox: Sandbox, database_url: str) -> None:
+    """One has read before a change and stores first; the other has read after it, and reads again."""
+    appointment_id = sandbox.add(status="confirmed")
+    older, newer = between(server), between(server)
+    has_read, has_stored = threading.Event(), threading.Event()
+    threads: list[threading.Thread] = []
+
+    def follow() -> None:
+        with Lifecycle(database_url, zocdoc=newer, timing=FAST, webhook_keys=[KEY]) as lifecycle:
+            deliver(lifecycle, appointment_id)
+            lifecycle.process_inbox(track_unknown=True)
+
+    def change() -> None:
+        sandbox.change(appointment_id, status="cancelled")
+        threads.append(threading.Thread(target=follow))
+        threads[0].start()
+        assert has_read.wait(10)
+
+    def wait() -> None:
+        has_read.set()
+        assert has_stored.wait(10)
+
+    older.happens, newer.happens = change, wait
+    with older, newer, Lifecycle(database_url, zocdoc=older, timing=FAST) as lifecycle:
+        lifecycle.track(appointment_id, actor=support.ACTOR)
+        has_stored.set()
+        threads[0].join()
+        older.happens = lambda: None
+        assert lifecycle.get(appointment_id).status == "confirmed"
+        assert lifecycle.process_inbox().followed == 1
+        assert lifecycle.get(appointment_id).status == "cancelled"
+
+
+def test_a_read_that_lags_behind_its_call_is_made_again(
+    lifecycle: Lifecycle, sandbox: Sandbox, database_url: str
+) -> None:
+    """Zocdoc may answer from a copy: a modification before the one that was told of does not end the delivery."""
+    due = "UPDATE lifecycle_webhook_deliveries SET run_at = received_at WHERE run_at IS NOT NULL"
+    first, second = (support.tracked(lifecycle, sandbox, status="confirmed") for _ in range(2))
+    time.sleep(1.2)
+    lagging, never = (deliver(lifecycle, each, at=datetime.now(UTC)) for each in (first, second))
+    lifecycle.process_inbox()
+    assert state_of(lifecycle, lagging) == state_of(lifecycle, never) == ("received", "read_is_older")
+    sandbox.change(first, status="cancelled")
+    support.query(database_url, due)
+    lifecycle.process_inbox()
+    assert state_of(lifecycle, lagging) == ("followed", None)
+    assert lifecycle.get(first).status == "cancelled"
+    for _ in range(2):
+        assert state_of(lifecycle, never) == ("received", "read_is_older")
+        support.query(database_url, due)
+        lifecycle.process_inbox()
+    assert state_of(lifecycle, never) == ("followed", None)
+
+
+def test_the_same_call_again_takes_up_what_was_given_up(lifecycle: Lifecycle, sandbox: Sandbox) -> None:
+    """Zocdoc would not repeat what it does not mean."""
+    sandbox.add(UNTRACKED, status="confirmed")
+    content = body(UNTRACKED)
+    lifecycle.receive_webhook(signed(content), content)
+    assert lifecycle.process_inbox().untracked == 1
+    lifecycle.receive_webhook(signed(content), content)
+    assert lifecycle.process_inbox(track_unknown=True).followed == 1
+    lifecycle.receive_webhook(signed(content), content)
+    assert lifecycle.process_inbox(track_unknown=True).followed == 0
+
+
+def test_a_stray_date_does_not_blind_an_appointment(lifecycle: Lifecycle, sandbox: Sandbox, database_url: str) -> None:
+    """One answer told a modification of the far future; what comes after it is believed all the same."""
+    appointment_id = support.tracked(lifecycle, sandbox, status="confirmed")
+    support.query(
+        database_url, "UPDATE lifecycle_appointments SET remote_last_modified = '2099-01-01T00:00:00.000000Z'"
+    )
+    sandbox.change(appointment_id, status="cancelled")
+    deliver(lifecycle, appointment_id)
+    assert lifecycle.process_inbox().followed == 1
+    assert lifecycle.get(appointment_id).status == "cancelled"

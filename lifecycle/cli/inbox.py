@@ -45,13 +45,13 @@ def list_(*, state: str | None, form: Form, database_url: str) -> None:
 def process(*, track_unknown: bool, watch: float | None, database_url: str) -> None:
     """Read the appointments that stored calls tell of, and record what has changed."""
     with opening.opened(database_url) as lifecycle:
-        _process(lifecycle, track_unknown=track_unknown, is_quiet=False)
         while watch is not None:
-            time.sleep(watch)
             try:
                 _process(lifecycle, track_unknown=track_unknown, is_quiet=True)
             except errors.DatabaseUnavailable as error:
                 words.say(f"Error: {error}; trying again in {watch:g} s")
+            time.sleep(watch)
+        _process(lifecycle, track_unknown=track_unknown, is_quiet=False)
 
 
 @inbox.command()

@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 def recover(*, wait: int, watch: float | None, form: Form, database_url: str) -> None:
     """Settle commands whose answer was lost, by reading from Zocdoc; sends nothing."""
     with opening.opened(database_url) as lifecycle:
-        _recover(lifecycle, wait, form, is_quiet=False)
         while watch is not None:
-            time.sleep(watch)
             try:
                 _recover(lifecycle, wait, form, is_quiet=True)
             except errors.DatabaseUnavailable as error:
                 words.say(f"Error: {error}; trying again in {watch:g} s")
+            time.sleep(watch)
+        _recover(lifecycle, wait, form, is_quiet=False)
 
 
 @click.command()

@@ -70,13 +70,14 @@ def sync(
 ) -> None:
     """Read from Zocdoc what was modified since the last sync, the first time everything, and record it."""
     with opening.opened(database_url) as lifecycle:
-        report = _sync(lifecycle, form, full=full, overlap=overlap, actor=actor)
         while watch is not None:
-            time.sleep(watch)
             try:
-                _sync(lifecycle, form, full=False, overlap=overlap, actor=actor, is_quiet=True)
+                _sync(lifecycle, form, full=full, overlap=overlap, actor=actor, is_quiet=True)
+                full = False
             except (errors.DatabaseUnavailable, errors.SyncFailed) as error:
                 words.say(f"Error: {error}; trying again in {watch:g} s")
+            time.sleep(watch)
+        report = _sync(lifecycle, form, full=full, overlap=overlap, actor=actor)
     if report.unreadable:
         context.exit(UNREADABLE)
 
