@@ -40,17 +40,17 @@ def _answered_without_storing() -> list[Patch]:
 def _ended_before_the_read() -> list[Patch]:
     original = inbox._follow
 
-    def follow(resources: Any, client: Any, appointment_id: str, claimed: list[str], **facts: Any) -> inbox.Step:
-        step = inbox._end(resources, claimed, inbox.State.FOLLOWED)
-        original(resources, client, appointment_id, claimed, **facts)
+    def follow(resources: Any, client: Any, claim: Any) -> inbox.Step:
+        step = inbox._end(resources, claim, inbox.State.FOLLOWED)
+        original(resources, client, claim)
         return step
 
     return [(inbox, "_follow", follow)]
 
 
 def _given_up_as_followed() -> list[Patch]:
-    def fail(resources: Any, claimed: list[str], _reason: str) -> inbox.Step:
-        return inbox._end(resources, claimed, inbox.State.FOLLOWED)
+    def fail(resources: Any, claim: Any, _reason: str) -> inbox.Step:
+        return inbox._end(resources, claim, inbox.State.FOLLOWED)
 
     return [(inbox, "_fail", fail)]
 
@@ -59,17 +59,11 @@ def _left_though_tracked() -> list[Patch]:
     return [(observations, "wake_deliveries", lambda *_a, **_k: None)]
 
 
-def _claim_for_ever() -> list[Patch]:
-    original = inbox._postpone
+def _forgotten() -> list[Patch]:
+    def fail(resources: Any, claim: Any, reason_code: str) -> inbox.Step:
+        return inbox._postpone(resources, claim, reason_code, timedelta(days=300).total_seconds())
 
-    def postpone(resources: Any, claimed: list[str]) -> inbox.Step:
-        original(resources, claimed)
-        with resources.database.write() as connection:
-            later = resources.database.now(connection) + timedelta(days=300)
-            connection.execute(inbox._change_of(claimed).values(run_at=later))
-        return inbox.Step()
-
-    return [(inbox, "_postpone", postpone)]
+    return [(inbox, "_fail", fail)]
 
 
 def _blind_sync() -> list[Patch]:
@@ -121,5 +115,5 @@ PLANTS = (
     Plant("sync_is_blind", "sync does not see that Zocdoc differs", _blind_sync, rates=_BUSY_PROVIDER),
     Plant("sync_tracks_nothing", "sync leaves unknown appointments", _sync_that_tracks_nothing, rates=_BUSY_PROVIDER),
     Plant("sync_over_commands", "sync stores what is listed as it is", _sync_over_commands, rates=_BUSY_PROVIDER),
-    Plant("postponed_for_ever", "a delivery that had to wait is forgotten", _claim_for_ever, rates=_BUSY_PROVIDER),
+    Plant("failed_and_forgotten", "a delivery whose read failed is forgotten", _forgotten, rates=_BUSY_PROVIDER),
 )
