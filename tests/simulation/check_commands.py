@@ -55,7 +55,7 @@ def _told(where: str, command: Row, events: list[Row]) -> Generator[str, None, R
     if kinds[:1] != ["command_accepted"] or kinds.count("command_accepted") != 1:
         yield f"{where}: I5: the trail of the command is {kinds}"
         return None
-    for before, after in pairwise(kinds):
+    for before, after in pairwise(_without_older_answers(kinds)):
         if after not in documents.NEXT[before]:
             yield f"{where}: I5: {after} after {before}"
     if kinds.count("command_retried") != command["attempt"] - 1:
@@ -69,6 +69,16 @@ def _told(where: str, command: Row, events: list[Row]) -> Generator[str, None, R
     if abs(clock.seconds(command["ended_at"]) - endings[-1]["at"]) > 0.001:
         yield f"{where}: I5: ended at another time than its trail says"
     return endings[-1]
+
+
+def _without_older_answers(kinds: list[str]) -> list[str]:
+    """Leave out what came late of an attempt before a retry that is still under way: it says nothing of that one."""
+    kept: list[str] = []
+    for kind in kinds:
+        is_active = kept[-1:] and kept[-1] in {"command_retried", "outcome_lost", "outcome_checked"}
+        if not (kind == "late_answer_received" and "command_retried" in kept and is_active):
+            kept.append(kind)
+    return kept
 
 
 def _overrules(command: Row, event: Row) -> bool:
