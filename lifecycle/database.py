@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import threading
 import weakref
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -70,6 +71,7 @@ class Database:
         self.engine: Final = _adopt(target) if isinstance(target, sa.Engine) else _create_engine(target)
         self._now = now
         self._usable = False
+        self._writer = threading.Lock()
         if self.engine.dialect.name not in {"sqlite", "postgresql"}:
             raise errors.ConfigurationError(problem=_NOT_SUPPORTED)
         _fork_aware.add(self)
@@ -108,14 +110,28 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
         """Open a writing transaction whatever the schema; for migrations."""
-        with _translated(), self.engine.connect() as connection:
-            if not self.is_postgres:
-                _begin_immediate(connection)
-            reach(Point.TRANSACTION_OPEN)
-            yield connection
-            reach(Point.BEFORE_COMMIT)
-            self._commit(connection)
+        with _translated():
+            with self._turn(), self.engine.connect() as connection:
+                if not self.is_postgres:
+                    _begin_immediate(connection)
+                reach(Point.TRANSACTION_OPEN)
+                yield connection
+                reach(Point.BEFORE_COMMIT)
+                self._commit(connection)
             reach(Point.AFTER_COMMIT)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Let this process's writers of an SQLite database go one by one: SQLite's own waiters sleep, and do not queue.
+
+        Who waits too long goes on, and is told by SQLite who holds the lock.
+        """
+        has_turn = not self.is_postgres and self._writer.acquire(timeout=_BUSY_SECONDS)
+        try:
+            yield
+        finally:
+            if has_turn:
+                self._writer.release()
 
     def _commit(self, connection: sa.Connection) -> None:
         """Commit; if that fails, make sure that nothing can go on in the open transaction.
@@ -147,6 +163,7 @@ class Database:
 
     def after_fork(self) -> None:
         """Start with no connections, as a forked child must: those it inherited are its parent's."""
+        self._writer = threading.Lock()
         if self._owned:
             self.engine.dispose(close=False)
 
