@@ -80,7 +80,10 @@ Facts = tuple[str, datetime]
 
 @dataclass(slots=True)
 class Command:
-    """A command as the model knows it; `baseline` is what was known here before it."""
+    """A command as the model knows it; `baseline` is what was known here before it.
+
+    `left_after` counts the reads of its appointment up to the one that left it to a human.
+    """
 
     command_id: str
     command: str
@@ -88,6 +91,7 @@ class Command:
     start: str | None
     state: str
     baseline: Facts
+    left_after: int = 0
 
     @property
     def target_start(self) -> datetime | None:
@@ -102,6 +106,7 @@ class Appointment:
     appointment_id: str
     known: Facts
     read: datetime | None = None
+    reads: int = 0
     arrived: bool = False
     commands: list[Command] = field(default_factory=list)
     sent: int = 0
@@ -401,11 +406,12 @@ class Model(RuleBasedStateMachine):
         state = self._stored(row)[command.command_id]
         if reads_fail:
             assert state == "needs_attention"
-            command.state = state
+            command.state, command.left_after = state, row.reads
             return
         assert state in self._findings(row, command, there), (command, there, state)
         command.state = state
         self._read(row)
+        command.left_after = row.reads
 
     def _findings(self, row: Appointment, command: Command, there: Facts) -> set[str]:
         target = TARGETS.get(command.command)
@@ -423,10 +429,10 @@ class Model(RuleBasedStateMachine):
         return {"not_sent", "needs_attention"} if touched else {"not_sent"}
 
     def _believe(self, row: Appointment, command: Command) -> None:
-        """An operator says that it had happened: so it did, unless something else was seen since."""
+        """An operator says that it had happened: so it did, unless something was seen since."""
         if command.command == "mark_arrived":
             row.arrived = True
-        elif row.known == command.baseline:
+        elif row.known == command.baseline and row.reads == command.left_after:
             row.known = TARGETS.get(command.command, row.known[0]), command.target_start or row.known[1]
 
     def _resolve(self, command: Command, resolution: str) -> Any:
@@ -441,6 +447,7 @@ class Model(RuleBasedStateMachine):
 
     def _read(self, row: Appointment) -> None:
         """Know here what is there."""
+        row.reads += 1
         row.known = self._there(row.appointment_id)
         row.read = self.world.stage.appointment(row.appointment_id).modified
 

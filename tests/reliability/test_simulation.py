@@ -16,6 +16,8 @@ import pytest
 from tests.simulation import faults, planted, planting, running
 from tests.simulation.site import Site
 
+EVERY_FAULT = {"kill", "database", "stall", *faults.POST_FAULTS, *faults.GET_FAULTS, *faults.LIST_FAULTS}
+
 COMMANDS = 66_000
 """Accepted ones. Callers ask for half as many again, which a check or a command under way refuses."""
 
@@ -66,7 +68,7 @@ def test_the_cells_are_every_fault_at_every_place_for_every_command() -> None:
     """The list that the coverage gate asks for is not empty anywhere."""
     cells = faults.legal_cells()
     assert {command for _, _, command in cells} == {*faults.COMMANDS, "-"}
-    assert {fault for fault, _, _ in cells} == {"kill", "database", "stall", *faults.POST_FAULTS, *faults.GET_FAULTS}
+    assert {fault for fault, _, _ in cells} == EVERY_FAULT
     assert ("conflict", "post", "reschedule") not in cells
 
 
