@@ -281,7 +281,7 @@ def _take_up(resources: Resources, appointment_id: str, *, track_unknown: bool) 
     if claim.booked_with is None and not track_unknown:
         # If it has just become tracked, that has woken them, and they are not ended.
         return _end(resources, claim, State.UNTRACKED)
-    client = _client(resources, claim.booked_with or chart.MACHINE)
+    client = resources.clients.find(claim.booked_with or chart.MACHINE)
     if client is None:
         return _postpone(resources, claim, NO_CREDENTIAL, _NO_CREDENTIAL_PAUSE)
     return replace(_follow(resources, client, claim), reads=1)
@@ -325,15 +325,6 @@ def _is_behind(reading: zocdoc.Reading, occurred_at: datetime | None) -> bool:
     """Tell whether Zocdoc showed a state from before the change that it told of: a copy of its may lag."""
     told = reading.appointment.last_modified_time_utc
     return told is not None and occurred_at is not None and told < occurred_at - _PRECISION
-
-
-def _client(resources: Resources, identity: str) -> zocdoc.ZocdocClient | None:
-    """Find the client; a resolver that fails for one user must not keep the others' deliveries from being processed."""
-    try:
-        return resources.clients.of(identity)
-    except Exception as error:  # noqa: BLE001 # the caller's own function
-        _log.warning("user_client_failed", extra={"error": type(error).__name__})
-        return None
 
 
 def _claim(resources: Resources, appointment_id: str) -> _Claim | None:

@@ -236,7 +236,7 @@ def _differs(run: _Run, before: Mapping[Any, Any], remote: AppointmentData) -> b
 def _follow(run: _Run, before: Mapping[Any, Any], since: datetime | None) -> bool:
     """Read an appointment that differs, and record what it says; True: it had changed. Else it is counted."""
     appointment_id = before["appointment_id"]
-    client = _client(run, before["booked_with"])
+    client = run.resources.clients.find(before["booked_with"])
     if client is None:
         run.tally.foreign += 1
         return False
@@ -265,15 +265,6 @@ def _follow(run: _Run, before: Mapping[Any, Any], since: datetime | None) -> boo
     run.tally.changed += has_changed
     run.tally.unchanged += not has_changed
     return has_changed
-
-
-def _client(run: _Run, identity: str) -> ZocdocClient | None:
-    """Find the client; a resolver that fails for one user must not end the run."""
-    try:
-        return run.resources.clients.of(identity)
-    except Exception as error:  # noqa: BLE001 # the caller's own function
-        _log.warning("user_client_failed", extra={"error": type(error).__name__})
-        return None
 
 
 def _failed(failure: errors.ReadFailed) -> errors.SyncFailed:

@@ -95,7 +95,7 @@ def _expire_leases(resources: Resources) -> None:
 def _look(resources: Resources, row: Mapping[Any, Any]) -> Recovered | None:
     """Read the appointment of one command and settle it if that tells; None: not yet, or another process does it."""
     command = Pending.of(row)
-    client = _client(resources, row["booked_with"])
+    client = resources.clients.find(row["booked_with"])
     if client is None and row["booked_with"] == chart.MACHINE:
         # This process acts for a user only; the machine's commands wait for one that has the machine's credential.
         return None
@@ -112,15 +112,6 @@ def _look(resources: Resources, row: Mapping[Any, Any]) -> Recovered | None:
         return _note_failure(resources, row, command, str(error.reason_code))
     reach(Point.READ_RETURNED)
     return _conclude(resources, row, command, reading)
-
-
-def _client(resources: Resources, identity: str) -> zocdoc.ZocdocClient | None:
-    """Find the client; a resolver that fails for one user must not keep the others' commands from being settled."""
-    try:
-        return resources.clients.of(identity)
-    except Exception as error:  # noqa: BLE001 # the caller's own function
-        _log.warning("user_client_failed", extra={"error": type(error).__name__})
-        return None
 
 
 def _conclude(

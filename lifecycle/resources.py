@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lifecycle.database import Database
+
+_log = logging.getLogger(__name__)
 
 _LONGEST: Final = 86_400.0
 """A day: longer intervals are a slip of units."""
@@ -81,6 +84,14 @@ class Clients:
             return None
         found = self.resolve(identity.removeprefix(USER_PREFIX))
         return found if found is not None and found.identity == identity else None
+
+    def find(self, identity: str) -> zocdoc.ZocdocClient | None:
+        """Do as `of`, but None also if `resolve` fails: one user must not keep others from being worked off."""
+        try:
+            return self.of(identity)
+        except Exception as error:  # noqa: BLE001 # the caller's own function
+            _log.warning("user_client_failed", extra={"error": type(error).__name__})
+            return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import click
 
-from lifecycle import errors
-from lifecycle.cli import opening, options, output, words
+from lifecycle.cli import opening, options, output, watching, words
 
 if TYPE_CHECKING:
     from lifecycle import Lifecycle
@@ -34,24 +32,13 @@ def list_(*, state: str | None, form: Form, database_url: str) -> None:
 
 @inbox.command()
 @click.option("--track-unknown", is_flag=True, show_envvar=True, help="Track appointments that are not tracked yet.")
-@click.option(
-    "--watch",
-    type=click.FloatRange(min=0.1),
-    show_envvar=True,
-    metavar="SECONDS",
-    help="Do it again every so many seconds, until Ctrl-C.",
-)
+@watching.option
 @options.database_url
 def process(*, track_unknown: bool, watch: float | None, database_url: str) -> None:
     """Read the appointments that stored calls tell of, and record what has changed."""
     with opening.opened(database_url) as lifecycle:
-        while watch is not None:
-            try:
-                _process(lifecycle, track_unknown=track_unknown, is_quiet=True)
-            except errors.DatabaseUnavailable as error:
-                words.say(f"Error: {error}; trying again in {watch:g} s")
-            time.sleep(watch)
-        _process(lifecycle, track_unknown=track_unknown, is_quiet=False)
+        is_quiet = watch is not None
+        watching.run(lambda: _process(lifecycle, track_unknown=track_unknown, is_quiet=is_quiet), every=watch)
 
 
 @inbox.command()

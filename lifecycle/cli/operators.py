@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import click
 
-from lifecycle import errors
-from lifecycle.cli import opening, options, output, words
+from lifecycle.cli import opening, options, output, watching, words
 
 if TYPE_CHECKING:
     from lifecycle import Lifecycle
@@ -25,25 +23,13 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="Go on for so long for what becomes due later.",
 )
-@click.option(
-    "--watch",
-    type=click.FloatRange(min=0.1),
-    show_envvar=True,
-    metavar="SECONDS",
-    help="Do it again every so many seconds, until Ctrl-C.",
-)
+@watching.option
 @options.form
 @options.database_url
 def recover(*, wait: int, watch: float | None, form: Form, database_url: str) -> None:
     """Settle commands whose answer was lost, by reading from Zocdoc; sends nothing."""
     with opening.opened(database_url) as lifecycle:
-        while watch is not None:
-            try:
-                _recover(lifecycle, wait, form, is_quiet=True)
-            except errors.DatabaseUnavailable as error:
-                words.say(f"Error: {error}; trying again in {watch:g} s")
-            time.sleep(watch)
-        _recover(lifecycle, wait, form, is_quiet=False)
+        watching.run(lambda: _recover(lifecycle, wait, form, is_quiet=watch is not None), every=watch)
 
 
 @click.command()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from lifecycle import errors
-from lifecycle.cli import opening, options, output, words
+from lifecycle.cli import opening, options, output, watching, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,14 +28,13 @@ UNREADABLE: Final = 5
 
 
 @click.command()
-@click.option("--full", is_flag=True, show_envvar=True, help="Read everything again, from the beginning.")
 @click.option(
-    "--watch",
-    type=click.FloatRange(min=0.1),
+    "--full",
+    is_flag=True,
     show_envvar=True,
-    metavar="SECONDS",
-    help="Do it again every so many seconds, until Ctrl-C; only the first time with --full.",
+    help="Read everything again, from the beginning; with --watch the first time only.",
 )
+@watching.option
 @click.option(
     "--overlap",
     type=click.FloatRange(min=0),
@@ -70,15 +68,15 @@ def sync(
 ) -> None:
     """Read from Zocdoc what was modified since the last sync, the first time everything, and record it."""
     with opening.opened(database_url) as lifecycle:
-        while watch is not None:
-            try:
-                _sync(lifecycle, form, full=full, overlap=overlap, actor=actor, is_quiet=True)
-                full = False
-            except (errors.DatabaseUnavailable, errors.SyncFailed) as error:
-                words.say(f"Error: {error}; trying again in {watch:g} s")
-            time.sleep(watch)
-        report = _sync(lifecycle, form, full=full, overlap=overlap, actor=actor)
-    if report.unreadable:
+        unreadable = 0
+
+        def act() -> None:
+            nonlocal full, unreadable
+            report = _sync(lifecycle, form, full=full, overlap=overlap, actor=actor, is_quiet=watch is not None)
+            full, unreadable = False, report.unreadable
+
+        watching.run(act, every=watch)
+    if unreadable:
         context.exit(UNREADABLE)
 
 
@@ -113,9 +111,7 @@ def _instant(text: str | None) -> datetime | None:
         raise errors.InvalidArgument(argument="--since", problem=problem) from None
 
 
-def _sync(
-    lifecycle: Lifecycle, form: Form, *, full: bool, overlap: float, actor: str, is_quiet: bool = False
-) -> SyncReport:
+def _sync(lifecycle: Lifecycle, form: Form, *, full: bool, overlap: float, actor: str, is_quiet: bool) -> SyncReport:
     with _progress() as tell:
         report = lifecycle.sync(full=full, overlap=overlap, actor=actor, on_progress=tell)
     if not is_quiet or report.tracked or report.changed or report.busy or report.unreadable:
