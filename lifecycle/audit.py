@@ -89,6 +89,7 @@ class Entry:
     delivery_id: str | None = None
     outcome: str | None = None
     reason_code: str | None = None
+    reason_type: str | None = None
     zocdoc_request_id: str | None = None
     http_status: int | None = None
     duration_ms: int | None = None
@@ -125,12 +126,11 @@ def hold(database: Database, connection: sa.Connection, appointment_id: str) -> 
 
 def begin(connection: sa.Connection, values: Mapping[Any, Any], entry: Entry, *, now: datetime) -> Locked | None:
     """Create an appointment's row with its first event; None if another transaction was faster."""
-    appointment_id, status = values["appointment_id"], values["status"]
     row = _first_row(values, now)
     insert = _INSERT_POSTGRES if connection.dialect.name == "postgresql" else _INSERT_SQLITE
     if connection.execute(insert, row, execution_options={"preserve_rowcount": True}).rowcount == 0:
         return None
-    event = _event(appointment_id, None, replace(entry, to_status=status), seq=1, prev_hash=GENESIS, now=now)
+    event = _event(row, None, replace(entry, to_status=row["status"]), seq=1, prev_hash=GENESIS, now=now)
     connection.execute(_APPEND, event)
     return Locked(row, 1, event["hash"], None, None, now)
 
@@ -148,7 +148,8 @@ def begin_all(
     events = []
     for values, entry in beginnings:
         if values["appointment_id"] in made:
-            events.append(_event(values["appointment_id"], None, entry, seq=1, prev_hash=GENESIS, now=now))
+            row = rows[values["appointment_id"]]
+            events.append(_event(row, None, entry, seq=1, prev_hash=GENESIS, now=now))
     _insert_many(connection, _events, events)
     return made
 
@@ -188,16 +189,19 @@ def _stored(value: object) -> object:
 
 
 def record(connection: sa.Connection, locked: Locked, entry: Entry, **changes: Any) -> Locked:  # noqa: ANN401 # columns
-    """Append an event, and with it move the status and change other columns of the row. Needs the row's lock."""
-    event = _event(
-        locked.appointment_id, locked.status, entry, seq=locked.seq + 1, prev_hash=locked.hash, now=locked.now
-    )
+    """Append an event, and with it move the status and change other columns of the row. Needs the row's lock.
+
+    A new start of the visit is told in the event's details, as `start_time`.
+    """
+    if entry.to_status not in {None, locked.status}:
+        changes |= {"status": entry.to_status, "status_known": entry.to_status in chart.STATUSES}
     row = locked.row
-    if event["to_status"] != locked.status:
-        changes |= {"status": event["to_status"], "status_known": event["to_status"] in chart.STATUSES}
     if changes:
         row = _change(connection, locked, changes)
         reach(Point.STATUS_UPDATED)
+    if "start_time" in changes:
+        entry = replace(entry, details=entry.details | {"start_time": columns.utc_text(changes["start_time"])})
+    event = _event(row, locked.status, entry, seq=locked.seq + 1, prev_hash=locked.hash, now=locked.now)
     connection.execute(_APPEND, event)
     reach(Point.AUDIT_INSERTED)
     return replace(locked, row=row, seq=event["appointment_seq"], hash=event["hash"])
@@ -271,10 +275,11 @@ def _change(connection: sa.Connection, locked: Locked, changes: dict[str, Any]) 
 
 
 def _event(
-    appointment_id: str, status: str | None, entry: Entry, *, seq: int, prev_hash: str, now: datetime
+    row: Mapping[Any, Any], status: str | None, entry: Entry, *, seq: int, prev_hash: str, now: datetime
 ) -> dict[str, Any]:
+    """Make an event of the appointment with this row, as the row is after it."""
     event = {
-        "appointment_id": appointment_id,
+        "appointment_id": row["appointment_id"],
         "appointment_seq": seq,
         "event": str(entry.event),
         "command": entry.command,
@@ -283,8 +288,10 @@ def _event(
         "conforming": entry.conforming,
         "outcome": entry.outcome,
         "reason_code": entry.reason_code,
+        "reason_type": entry.reason_type,
         "actor": entry.actor,
         "source": entry.source,
+        "provider_location_id": row["provider_location_id"],
         "command_id": entry.command_id,
         "delivery_id": entry.delivery_id,
         "zocdoc_request_id": entry.zocdoc_request_id,

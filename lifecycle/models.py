@@ -297,6 +297,13 @@ sync_cursors = sa.Table(
     comment="How far sync has read Zocdoc's list of appointments, so that a killed run resumes",
 )
 
+
+def _present(column: str, *more: str) -> sa.Index:
+    """Index the rows in which a column is not NULL: nobody looks for the others by it."""
+    condition = sa.text(f"{column} IS NOT NULL")
+    return sa.Index(None, column, *more, sqlite_where=condition, postgresql_where=condition)
+
+
 audit_events = sa.Table(
     "lifecycle_audit_events",
     metadata,
@@ -321,8 +328,18 @@ audit_events = sa.Table(
     ),
     sa.Column("outcome", sa.String(16), comment="applied, rejected, not_sent, unknown, refused; NULL: not an outcome"),
     sa.Column("reason_code", sa.String(64), comment="Why; NULL: nothing to add"),
+    sa.Column(
+        "reason_type",
+        sa.String(64),
+        comment="Zocdoc's cancellation_reason_type of a cancel of ours; NULL: none given, or no cancel",
+    ),
     sa.Column("actor", sa.String(200), nullable=False, comment="Who asked: user:17, job:nightly"),
     sa.Column("source", sa.String(16), nullable=False, comment="api, cli, webhook, sync, recovery or operator"),
+    sa.Column(
+        "provider_location_id",
+        sa.String(255),
+        comment="Where the visit was to be when this was recorded: Zocdoc's pr_...|lo_... id; NULL: not told",
+    ),
     sa.Column("command_id", sa.ForeignKey("lifecycle_commands.command_id"), comment="The command; NULL: none"),
     sa.Column("delivery_id", sa.String(64), comment="The webhook delivery it came from; NULL: none"),
     sa.Column("zocdoc_request_id", sa.String(200), comment="Zocdoc's request_id; NULL: none was given"),
@@ -342,7 +359,12 @@ audit_events = sa.Table(
     sa.Index(None, "recorded_at"),
     sa.Index(None, "event", "recorded_at"),
     sa.Index(None, "actor", "recorded_at"),
-    sa.Index(None, "command_id"),
+    sa.Index(None, "source", "recorded_at"),
+    sa.Index(None, "to_status", "recorded_at"),
+    _present("command", "recorded_at"),
+    _present("outcome", "recorded_at"),
+    _present("provider_location_id", "recorded_at"),
+    _present("command_id"),
     sqlite_autoincrement=True,
     comment="The audit trail. Append-only by trigger, chained by hash within each appointment",
 )

@@ -168,7 +168,7 @@ def apply(
         zocdoc_request_id=reading.request_id,
         http_status=200,
         occurred_at=remote.last_modified_time_utc,
-        details=_details(changes),
+        details={"changed": sorted(changes)} if changes else {},
     )
     return audit.record(connection, locked, entry, **changes, **observed(locked, remote))
 
@@ -227,11 +227,6 @@ def _content(remote: zocdoc.AppointmentData) -> dict[str, Any]:
 
 def _told(remote: zocdoc.AppointmentData) -> dict[str, Any]:
     return {name: value for name, value in _content(remote).items() if value is not None}
-
-
-def _details(changes: dict[str, Any]) -> dict[str, Any]:
-    start = {"start_time": columns.utc_text(changes["start_time"])} if "start_time" in changes else {}
-    return {"changed": sorted(changes), **start} if changes else {}
 
 
 def _is_conforming(status: str, answer: str) -> bool:

@@ -146,6 +146,7 @@ def _close(
             source=SOURCE,
             command=command.command,
             command_id=command.command_id,
+            reason_type=command.payload.get("reason_type"),
             to_status=to_status,
             conforming=conforming,
             outcome=str(state),
@@ -234,6 +235,7 @@ def _claim_again(
         command=command.command,
         command_id=command.command_id,
         reason_code=reason_code,
+        reason_type=command.payload.get("reason_type"),
         details={"attempt": again.attempt},
     )
     audit.record(connection, locked, entry, **settlement.doubt_left(connection, locked, uncertain=False))

@@ -102,8 +102,10 @@ class AuditEvent:
     conforming: bool
     outcome: str | None
     reason_code: str | None
+    reason_type: str | None
     actor: str
     source: str
+    provider_location_id: str | None
     command_id: str | None
     delivery_id: str | None
     zocdoc_request_id: str | None

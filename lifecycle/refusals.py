@@ -23,6 +23,7 @@ def record(
         command=wish.command,
         outcome="refused",
         reason_code=reasons[0],
+        reason_type=wish.payload.get("reason_type"),
         details={"reasons": list(reasons)},
     )
     audit.record(connection, locked, entry)

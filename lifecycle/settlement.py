@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import sqlalchemy as sa
 
-from lifecycle import audit, chart, columns, guards, models, observations, pending, zocdoc
+from lifecycle import audit, chart, guards, models, observations, pending, zocdoc
 
 if TYPE_CHECKING:
     from lifecycle.attempts import Attempt
@@ -52,6 +52,7 @@ def entry_for(command: Pending, event: audit.Event, source: str, **facts: Any) -
         source=source,
         command=command.command,
         command_id=command.command_id,
+        reason_type=command.payload.get("reason_type"),
         **facts,
     )
 
@@ -129,14 +130,12 @@ def _record_applied(
     facts: dict[str, Any],
 ) -> audit.Locked:
     changes: dict[str, Any] = {"in_doubt": False, **doubt_left(connection, locked, uncertain=False)}
-    details: dict[str, Any] = {}
     event = audit.Event.COMMAND_APPLIED
     if command.command is chart.Command.MARK_ARRIVED:
         event = audit.Event.ARRIVAL_MARKED
         changes["arrived_at"] = locked.now
     if pending.moves_time(command, from_status=move.from_status, answer=move.to_status):
         changes |= observations.start_columns(guards.parse_start(command.payload["start_time"]))
-        details["start_time"] = columns.utc_text(changes["start_time"])
     if attempt.reading is not None:
         remote = attempt.reading.appointment
         changes |= observations.differences(locked, remote) | observations.observed(locked, remote)
@@ -147,7 +146,6 @@ def _record_applied(
         to_status=move.to_status,
         conforming=move.conforming,
         reason_code=attempt.note,
-        details=details,
         **facts,
     )
     return audit.record(connection, locked, entry, **changes)

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 TABLE = "lifecycle_audit_events"
 COLUMNS = (
-    "appointment_id, appointment_seq, event, command, from_status, to_status, conforming, outcome, reason_code, actor, "
-    "source, command_id, delivery_id, zocdoc_request_id, http_status, duration_ms, chart_version, occurred_at, "
-    "recorded_at, details, hash_version, prev_hash, hash"
+    "appointment_id, appointment_seq, event, command, from_status, to_status, conforming, outcome, reason_code, "
+    "reason_type, actor, source, provider_location_id, command_id, delivery_id, zocdoc_request_id, http_status, duration_ms, "
+    "chart_version, occurred_at, recorded_at, details, hash_version, prev_hash, hash"
 )
 OTHERS = COLUMNS.removeprefix("appointment_id, appointment_seq, ")
 LAST = f"SELECT max(appointment_seq) FROM {TABLE}"
@@ -253,12 +253,13 @@ def test_a_known_row_has_a_known_hash() -> None:
         "actor": "user:Zoë",
         "source": "api",
         "chart_version": "1.177-1",
+        "provider_location_id": "pr_1|lo_2",
         "recorded_at": "2026-12-01T14:00:00.000000Z",
         "details": {"b": 1, "a": None},
         "hash_version": 1,
         "prev_hash": "0" * 64,
     }
-    expected = "2face3635ba83da9789991da207fa20d53f5c9b06a2be473e5f09cbc456824d2"
+    expected = "b80eaaaacc414b86c89f73c6033f48b81f1f80a07d757da2bc11d963b0a594ea"
     assert (audit.digest(row), trail.hash_of(row)) == (expected, expected)
 
 

@@ -507,9 +507,21 @@ def upgrade() -> None:
             comment="applied, rejected, not_sent, unknown, refused; NULL: not an outcome",
         ),
         sa.Column("reason_code", sa.String(length=64), nullable=True, comment="Why; NULL: nothing to add"),
+        sa.Column(
+            "reason_type",
+            sa.String(length=64),
+            nullable=True,
+            comment="Zocdoc's cancellation_reason_type of a cancel of ours; NULL: none given, or no cancel",
+        ),
         sa.Column("actor", sa.String(length=200), nullable=False, comment="Who asked: user:17, job:nightly"),
         sa.Column(
             "source", sa.String(length=16), nullable=False, comment="api, cli, webhook, sync, recovery or operator"
+        ),
+        sa.Column(
+            "provider_location_id",
+            sa.String(length=255),
+            nullable=True,
+            comment="Where the visit was to be when this was recorded: Zocdoc's pr_...|lo_... id; NULL: not told",
         ),
         sa.Column("command_id", sa.String(length=36), nullable=True, comment="The command; NULL: none"),
         sa.Column(
@@ -570,7 +582,20 @@ def upgrade() -> None:
         unique=False,
     )
     op.create_index(
-        op.f("ix_lifecycle_audit_events_command_id"), "lifecycle_audit_events", ["command_id"], unique=False
+        op.f("ix_lifecycle_audit_events_command_id"),
+        "lifecycle_audit_events",
+        ["command_id"],
+        unique=False,
+        sqlite_where=sa.text("command_id IS NOT NULL"),
+        postgresql_where=sa.text("command_id IS NOT NULL"),
+    )
+    op.create_index(
+        op.f("ix_lifecycle_audit_events_command_recorded_at"),
+        "lifecycle_audit_events",
+        ["command", "recorded_at"],
+        unique=False,
+        sqlite_where=sa.text("command IS NOT NULL"),
+        postgresql_where=sa.text("command IS NOT NULL"),
     )
     op.create_index(
         op.f("ix_lifecycle_audit_events_event_recorded_at"),
@@ -579,7 +604,35 @@ def upgrade() -> None:
         unique=False,
     )
     op.create_index(
+        op.f("ix_lifecycle_audit_events_outcome_recorded_at"),
+        "lifecycle_audit_events",
+        ["outcome", "recorded_at"],
+        unique=False,
+        sqlite_where=sa.text("outcome IS NOT NULL"),
+        postgresql_where=sa.text("outcome IS NOT NULL"),
+    )
+    op.create_index(
+        op.f("ix_lifecycle_audit_events_provider_location_id_recorded_at"),
+        "lifecycle_audit_events",
+        ["provider_location_id", "recorded_at"],
+        unique=False,
+        sqlite_where=sa.text("provider_location_id IS NOT NULL"),
+        postgresql_where=sa.text("provider_location_id IS NOT NULL"),
+    )
+    op.create_index(
         op.f("ix_lifecycle_audit_events_recorded_at"), "lifecycle_audit_events", ["recorded_at"], unique=False
+    )
+    op.create_index(
+        op.f("ix_lifecycle_audit_events_source_recorded_at"),
+        "lifecycle_audit_events",
+        ["source", "recorded_at"],
+        unique=False,
+    )
+    op.create_index(
+        op.f("ix_lifecycle_audit_events_to_status_recorded_at"),
+        "lifecycle_audit_events",
+        ["to_status", "recorded_at"],
+        unique=False,
     )
     for statement in _POSTGRES_TRIGGERS if op.get_context().dialect.name == "postgresql" else _SQLITE_TRIGGERS:
         op.execute(statement)

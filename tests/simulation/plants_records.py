@@ -40,7 +40,7 @@ def _events_without(*events: str, keep_row: bool) -> Callable[[], list[Patch]]:
                 row = audit._change(connection, locked, {**changes, **moved})
                 return replace(locked, row=row)
             event = audit._event(
-                locked.appointment_id, locked.status, entry, seq=locked.seq + 1, prev_hash=locked.hash, now=locked.now
+                locked.row, locked.status, entry, seq=locked.seq + 1, prev_hash=locked.hash, now=locked.now
             )
             connection.execute(audit._APPEND, event)
             return replace(locked, seq=locked.seq + 1, hash=event["hash"])
@@ -70,7 +70,7 @@ def _audit_after_commit() -> list[Patch]:
 
     def record(connection: Any, locked: audit.Locked, entry: audit.Entry, **changes: Any) -> audit.Locked:
         event = audit._event(
-            locked.appointment_id, locked.status, entry, seq=locked.seq + 1, prev_hash=locked.hash, now=locked.now
+            locked.row, locked.status, entry, seq=locked.seq + 1, prev_hash=locked.hash, now=locked.now
         )
         if event["to_status"] != locked.status:
             changes["status"] = event["to_status"]
