@@ -130,7 +130,7 @@ def begin(connection: sa.Connection, values: Mapping[Any, Any], entry: Entry, *,
     insert = _INSERT_POSTGRES if connection.dialect.name == "postgresql" else _INSERT_SQLITE
     if connection.execute(insert, row, execution_options={"preserve_rowcount": True}).rowcount == 0:
         return None
-    event = _event(row, None, replace(entry, to_status=row["status"]), seq=1, prev_hash=GENESIS, now=now)
+    event = _event(row, {}, entry, seq=1, prev_hash=GENESIS, now=now)
     connection.execute(_APPEND, event)
     return Locked(row, 1, event["hash"], None, None, now)
 
@@ -140,8 +140,7 @@ def begin_all(
 ) -> set[str]:
     """Do as `begin` for many appointments, each with another id, in a few statements; give the ids that were new.
 
-    Each entry has the row's status as its `to_status`. They are written in the order of their ids, so that two
-    transactions that do this wait for each other, at most.
+    They are written in the order of their ids, so that two transactions that do this wait for each other, at most.
     """
     rows = {values["appointment_id"]: _first_row(values, now) for values, _ in beginnings}
     made = _make_rows(connection, [rows[each] for each in sorted(rows)]) if rows else set()
@@ -149,7 +148,7 @@ def begin_all(
     for values, entry in beginnings:
         if values["appointment_id"] in made:
             row = rows[values["appointment_id"]]
-            events.append(_event(row, None, entry, seq=1, prev_hash=GENESIS, now=now))
+            events.append(_event(row, {}, entry, seq=1, prev_hash=GENESIS, now=now))
     _insert_many(connection, _events, events)
     return made
 
@@ -194,14 +193,15 @@ def record(connection: sa.Connection, locked: Locked, entry: Entry, **changes: A
     A new start of the visit is told in the event's details, as `start_time`.
     """
     if entry.to_status not in {None, locked.status}:
-        changes |= {"status": entry.to_status, "status_known": entry.to_status in chart.STATUSES}
+        known = entry.to_status in chart.STATUSES
+        changes |= {"status": entry.to_status, "status_known": known, "status_since": locked.now}
     row = locked.row
     if changes:
         row = _change(connection, locked, changes)
         reach(Point.STATUS_UPDATED)
     if "start_time" in changes:
         entry = replace(entry, details=entry.details | {"start_time": columns.utc_text(changes["start_time"])})
-    event = _event(row, locked.status, entry, seq=locked.seq + 1, prev_hash=locked.hash, now=locked.now)
+    event = _event(row, locked.row, entry, seq=locked.seq + 1, prev_hash=locked.hash, now=locked.now)
     connection.execute(_APPEND, event)
     reach(Point.AUDIT_INSERTED)
     return replace(locked, row=row, seq=event["appointment_seq"], hash=event["hash"])
@@ -251,6 +251,7 @@ def _first_row(values: Mapping[Any, Any], now: datetime) -> dict[str, Any]:
         **dict.fromkeys(_OPTIONAL),
         **values,
         "status_known": values["status"] in chart.STATUSES,
+        "status_since": now,
         "version": 1,
         "observed_version": 1,
         "in_doubt": False,
@@ -275,16 +276,17 @@ def _change(connection: sa.Connection, locked: Locked, changes: dict[str, Any]) 
 
 
 def _event(
-    row: Mapping[Any, Any], status: str | None, entry: Entry, *, seq: int, prev_hash: str, now: datetime
+    row: Mapping[Any, Any], before: Mapping[Any, Any], entry: Entry, *, seq: int, prev_hash: str, now: datetime
 ) -> dict[str, Any]:
-    """Make an event of the appointment with this row, as the row is after it."""
+    """Make an event of the appointment whose row it leaves so; `before` is what the row was, empty: it is new."""
     event = {
         "appointment_id": row["appointment_id"],
         "appointment_seq": seq,
         "event": str(entry.event),
         "command": entry.command,
-        "from_status": status,
-        "to_status": entry.to_status if entry.to_status is not None else status,
+        "from_status": before.get("status"),
+        "from_status_since": before.get("status_since"),
+        "to_status": row["status"],
         "conforming": entry.conforming,
         "outcome": entry.outcome,
         "reason_code": entry.reason_code,

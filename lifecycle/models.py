@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from lifecycle import chart
 from lifecycle.columns import Json, UtcDateTime
 
-REVISION: Final = "0001"
+REVISION: Final = "0002"
 """The Alembic revision that this code works with; a test holds it equal to the head of the migrations."""
 
 VERSION_TABLE: Final = "lifecycle_alembic_version"
@@ -93,6 +93,7 @@ appointments = sa.Table(
     sa.Column(
         "status", sa.String(64), nullable=False, comment="Zocdoc's status; a cache of the last audit event's to_status"
     ),
+    sa.Column("status_since", UtcDateTime, nullable=False, comment="When that status was recorded here"),
     sa.Column(
         "status_known",
         sa.Boolean,
@@ -322,6 +323,11 @@ audit_events = sa.Table(
     sa.Column("event", sa.String(32), nullable=False, comment="What happened, in the past tense"),
     sa.Column("command", sa.String(32), comment="The command it belongs to; NULL: none, Zocdoc reported it"),
     sa.Column("from_status", sa.String(64), comment="Status before; NULL: the appointment was not tracked yet"),
+    sa.Column(
+        "from_status_since",
+        UtcDateTime,
+        comment="When from_status had been recorded: how long it stood; NULL: the appointment was not tracked yet",
+    ),
     sa.Column("to_status", sa.String(64), nullable=False, comment="Status after; equal to from_status: nothing moved"),
     sa.Column(
         "conforming", sa.Boolean, nullable=False, comment="False: the chart has no such move; recorded all the same"

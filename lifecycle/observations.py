@@ -272,7 +272,6 @@ def first_entry(
         event=audit.Event.APPOINTMENT_TRACKED,
         actor=actor,
         source=source,
-        to_status=remote.appointment_status,
         conforming=remote.appointment_status in chart.STATUSES,
         delivery_id=delivery_id,
         zocdoc_request_id=reading.request_id,

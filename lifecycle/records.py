@@ -64,6 +64,7 @@ class Appointment:
 
     appointment_id: str
     status: str
+    status_since: datetime
     status_known: bool
     version: int
     start_time: datetime
@@ -98,6 +99,7 @@ class AuditEvent:
     event: str
     command: str | None
     from_status: str | None
+    from_status_since: datetime | None
     to_status: str
     conforming: bool
     outcome: str | None

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 TABLE = "lifecycle_audit_events"
 COLUMNS = (
-    "appointment_id, appointment_seq, event, command, from_status, to_status, conforming, outcome, reason_code, "
-    "reason_type, actor, source, provider_location_id, command_id, delivery_id, zocdoc_request_id, http_status, duration_ms, "
-    "chart_version, occurred_at, recorded_at, details, hash_version, prev_hash, hash"
+    "appointment_id, appointment_seq, event, command, from_status, from_status_since, to_status, conforming, outcome, "
+    "reason_code, reason_type, actor, source, provider_location_id, command_id, delivery_id, zocdoc_request_id, "
+    "http_status, duration_ms, chart_version, occurred_at, recorded_at, details, hash_version, prev_hash, hash"
 )
 OTHERS = COLUMNS.removeprefix("appointment_id, appointment_seq, ")
 LAST = f"SELECT max(appointment_seq) FROM {TABLE}"
@@ -259,7 +259,7 @@ def test_a_known_row_has_a_known_hash() -> None:
         "hash_version": 1,
         "prev_hash": "0" * 64,
     }
-    expected = "b80eaaaacc414b86c89f73c6033f48b81f1f80a07d757da2bc11d963b0a594ea"
+    expected = "d2019ac9620dab74646263f2aca466fdc3eafb1bc402559a08362a5be17ef9f1"
     assert (audit.digest(row), trail.hash_of(row)) == (expected, expected)
 
 

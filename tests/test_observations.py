@@ -67,7 +67,8 @@ def test_tracking_persists_the_whole_row(lifecycle: Lifecycle, sandbox: Sandbox)
     assert seen.start_time.isoformat() == START
     assert seen.observed_at == seen.tracked_at == seen.updated_at
     facts = {name: getattr(seen, name) for name in type(seen).__slots__}
-    for name in ("observed_at", "tracked_at", "updated_at", "start_time"):
+    assert facts["status_since"] == facts["tracked_at"]
+    for name in ("observed_at", "tracked_at", "status_since", "updated_at", "start_time"):
         del facts[name]
     assert facts == {
         "appointment_id": appointment_id,

@@ -22,6 +22,7 @@ COLUMNS = [
     "duration_ms",
     "event",
     "from_status",
+    "from_status_since",
     "hash_version",
     "http_status",
     "occurred_at",
@@ -47,23 +48,28 @@ def rows_of(engine: sa.Engine) -> list[dict[str, Any]]:
 def faults(engine: sa.Engine) -> list[str]:
     """Name everything that is wrong with the trail: gaps, broken chains, statuses that do not fold."""
     with engine.connect() as connection:
-        query = sa.text("SELECT appointment_id, status FROM lifecycle_appointments")
-        statuses = {row.appointment_id: row.status for row in connection.execute(query)}
+        query = sa.text("SELECT appointment_id, status, status_since FROM lifecycle_appointments")
+        rows = {row.appointment_id: (row.status, row.status_since) for row in connection.execute(query)}
     found = []
     folded: dict[str, tuple[int, str, str]] = {}
+    since: dict[str, Any] = {}
     for row in rows_of(engine):
         seq, status, head = folded.get(row["appointment_id"], (0, None, "0" * 64))
         where = f"{row['appointment_id']}/{row['appointment_seq']}"
         if row["appointment_seq"] != seq + 1:
             found.append(f"{where}: gap after {seq}")
+        if row["from_status_since"] != since.get(row["appointment_id"]):
+            found.append(f"{where}: {status} did not stand since {row['from_status_since']}")
+        if row["from_status"] != row["to_status"]:
+            since[row["appointment_id"]] = row["recorded_at"]
         if row["from_status"] != status:
             found.append(f"{where}: begins at {row['from_status']}, the trail is at {status}")
         if row["prev_hash"] != head or row["hash"] != hash_of(row):
             found.append(f"{where}: the chain is broken")
         folded[row["appointment_id"]] = (row["appointment_seq"], row["to_status"], row["hash"])
-    for appointment_id, status in statuses.items():
-        if folded.get(appointment_id, (0, None, ""))[1] != status:
-            found.append(f"{appointment_id}: the row says {status}, the trail does not")
+    for appointment_id, (current, entered) in rows.items():
+        if folded.get(appointment_id, (0, None, ""))[1] != current or since.get(appointment_id) != entered:
+            found.append(f"{appointment_id}: the row says {current}, the trail does not")
     return found
 
 

@@ -85,6 +85,7 @@ def upgrade() -> None:
             nullable=False,
             comment="Zocdoc's status; a cache of the last audit event's to_status",
         ),
+        sa.Column("status_since", _INSTANT, nullable=False, comment="When that status was recorded here"),
         sa.Column(
             "status_known",
             sa.Boolean(),
@@ -487,6 +488,12 @@ def upgrade() -> None:
             sa.String(length=64),
             nullable=True,
             comment="Status before; NULL: the appointment was not tracked yet",
+        ),
+        sa.Column(
+            "from_status_since",
+            _INSTANT,
+            nullable=True,
+            comment="When from_status had been recorded: how long it stood; NULL: the appointment was not tracked yet",
         ),
         sa.Column(
             "to_status",

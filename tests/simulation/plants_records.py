@@ -36,18 +36,21 @@ def _events_without(*events: str, keep_row: bool) -> Callable[[], list[Patch]]:
             if entry.event not in events:
                 return original(connection, locked, entry, **changes)
             if keep_row:
-                moved = {"status": entry.to_status} if entry.to_status else {}
+                moved = {"status": entry.to_status, "status_since": locked.now} if entry.to_status else {}
                 row = audit._change(connection, locked, {**changes, **moved})
                 return replace(locked, row=row)
-            event = audit._event(
-                locked.row, locked.status, entry, seq=locked.seq + 1, prev_hash=locked.hash, now=locked.now
-            )
+            event = _event(locked, entry)
             connection.execute(audit._APPEND, event)
             return replace(locked, seq=locked.seq + 1, hash=event["hash"])
 
         return [(audit, "record", record)]
 
     return patches
+
+
+def _event(locked: audit.Locked, entry: audit.Entry) -> dict[str, Any]:
+    after = {**locked.row, "status": entry.to_status or locked.status}
+    return audit._event(after, locked.row, entry, seq=locked.seq + 1, prev_hash=locked.hash, now=locked.now)
 
 
 def _row_changes(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[], list[Patch]]:
@@ -69,11 +72,9 @@ def _audit_after_commit() -> list[Patch]:
     transaction = Database.transaction
 
     def record(connection: Any, locked: audit.Locked, entry: audit.Entry, **changes: Any) -> audit.Locked:
-        event = audit._event(
-            locked.row, locked.status, entry, seq=locked.seq + 1, prev_hash=locked.hash, now=locked.now
-        )
+        event = _event(locked, entry)
         if event["to_status"] != locked.status:
-            changes["status"] = event["to_status"]
+            changes |= {"status": event["to_status"], "status_since": locked.now}
         row = audit._change(connection, locked, changes) if changes else locked.row
         late.append(event)
         return replace(locked, row=row, seq=locked.seq + 1, hash=event["hash"])

@@ -1,0 +1,1 @@
+"""What analysts get from the audit trail: pages of events, exports, figures, pictures. Database only; no HTTP."""

@@ -1,0 +1,58 @@
+"""The rows of a view, made of chosen audit events only: what exports, figures and pictures read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+
+from lifecycle import errors, views
+from lifecycle.reports import filters as filtering
+
+if TYPE_CHECKING:
+    from lifecycle.reports.filters import Filters
+
+_OF_APPOINTMENTS: Final = ("appointment_id", "status", "provider_location_id")
+"""What filters the appointments as they stand, which are no events."""
+
+
+def named(name: str) -> views.View:
+    """Find a view by its name, with or without `lifecycle_`. Raises `InvalidArgument` naming those that there are."""
+    found = views.BY_NAME.get(name) or views.BY_NAME.get(f"lifecycle_{name}")
+    if found is None:
+        problem = f"there is no such view; there are {', '.join(views.BY_NAME)}"
+        raise errors.InvalidArgument(argument="view", problem=problem)
+    return found
+
+
+def rows(view: views.View, filters: Filters, *, dialect: str) -> sa.TextualSelect:
+    """Select a view's rows, in its order, from the events that the filters choose; values are bound.
+
+    Before anything is counted: `lifecycle_transitions` of one actor counts the moves of that actor. For
+    `lifecycle_current_status` the filters are on the appointment as it stands; those that only an event could have
+    raise `InvalidArgument`.
+    """
+    if view is views.current_status:
+        text, bound = _of_appointments(view, filters)
+    else:
+        text, bound = _of_events(view, filters, dialect)
+    order = ", ".join(f'"{name}"' for name in view.order)
+    made = sa.text(f"SELECT * FROM ({text}) rows_of_view ORDER BY {order}").bindparams(*bound)  # noqa: S608 # bound
+    return made.columns(*(sa.column(column.name, column.type) for column in view.table.columns))
+
+
+def _of_events(view: views.View, filters: Filters, dialect: str) -> tuple[str, list[sa.BindParameter[Any]]]:
+    texts, bound = filtering.where(filters)
+    if not texts:
+        return view.select(dialect), []
+    return view.select(dialect, events=f"(SELECT * FROM {views.EVENTS} WHERE {' AND '.join(texts)})"), bound  # noqa: S608 # bound
+
+
+def _of_appointments(view: views.View, filters: Filters) -> tuple[str, list[sa.BindParameter[Any]]]:
+    unknown = sorted(filters.given.keys() - _OF_APPOINTMENTS)
+    if unknown:
+        problem = f"{view.name} can be filtered by {', '.join(_OF_APPOINTMENTS)} only"
+        raise errors.InvalidArgument(argument=unknown[0], problem=problem)
+    texts = [f"{name} = :{name}" for name in filters.given] or ["1 = 1"]
+    bound: list[sa.BindParameter[Any]] = [sa.bindparam(name, value) for name, value in filters.given.items()]
+    return f"SELECT * FROM {view.name} WHERE {' AND '.join(texts)}", bound  # noqa: S608 # names of ours
