@@ -75,9 +75,9 @@ COMMAND_COLUMNS = (
     "baseline_start_time, target_start_time, unchanged_reads, failed_reads, created_at, updated_at"
 )
 EVENT_COLUMNS = (
-    "appointment_id, appointment_seq, event, command, from_status, to_status, conforming, outcome, actor, source, "
-    "command_id, zocdoc_request_id, http_status, duration_ms, chart_version, recorded_at, details, hash_version, "
-    "prev_hash, hash"
+    "appointment_id, appointment_seq, event, command, from_status, from_status_since, to_status, conforming, outcome, "
+    "actor, source, provider_location_id, command_id, zocdoc_request_id, http_status, duration_ms, chart_version, "
+    "recorded_at, details, hash_version, prev_hash, hash"
 )
 
 
@@ -118,11 +118,13 @@ class Floor:
             event,
             "reschedule",
             status,
+            now,
             status,
             True,
             outcome,
             "user:17",
             "api",
+            "pr_a|lo_b",
             command_id,
             request_id,
             http_status,
