@@ -371,6 +371,12 @@ audit_events = sa.Table(
     _present("outcome", "recorded_at"),
     _present("provider_location_id", "recorded_at"),
     _present("command_id"),
+    sa.Index(
+        "ix_lifecycle_audit_events_not_conforming",
+        "seq",
+        sqlite_where=sa.text("conforming = 0"),
+        postgresql_where=sa.text("NOT conforming"),
+    ),
     sqlite_autoincrement=True,
     comment="The audit trail. Append-only by trigger, chained by hash within each appointment",
 )

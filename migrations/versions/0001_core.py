@@ -611,6 +611,14 @@ def upgrade() -> None:
         unique=False,
     )
     op.create_index(
+        "ix_lifecycle_audit_events_not_conforming",
+        "lifecycle_audit_events",
+        ["seq"],
+        unique=False,
+        sqlite_where=sa.text("conforming = 0"),
+        postgresql_where=sa.text("NOT conforming"),
+    )
+    op.create_index(
         op.f("ix_lifecycle_audit_events_outcome_recorded_at"),
         "lifecycle_audit_events",
         ["outcome", "recorded_at"],
