@@ -342,7 +342,7 @@ command_outcomes: Final = View(
         ("ended_at", UtcDateTime(), "When it ended, UTC; NULL: not yet"),
         ("seconds", _SECONDS, "From accepted to ended; NULL: not yet"),
         ("was_unknown", _FLAG, "True: an answer was lost"),
-        ("was_recovered", _FLAG, "True: an answer was lost, and the command was settled all the same"),
+        ("was_recovered", _FLAG, "True: an answer was lost, and reading alone settled the command"),
         ("needed_attention", _FLAG, "True: reading could not settle it, a human was asked"),
     ),
     """
@@ -355,6 +355,8 @@ SELECT c.command_id, c.appointment_id, c.command, c.actor, c.source, e.provider_
   ) AS was_unknown,
   c.state IN ('applied', 'rejected', 'not_sent') AND EXISTS (
     SELECT 1 FROM lifecycle_audit_events x WHERE x.command_id = c.command_id AND x.event = 'outcome_lost'
+  ) AND NOT EXISTS (
+    SELECT 1 FROM lifecycle_audit_events x WHERE x.command_id = c.command_id AND x.event = 'attention_needed'
   ) AS was_recovered,
   EXISTS (
     SELECT 1 FROM lifecycle_audit_events x WHERE x.command_id = c.command_id AND x.event = 'attention_needed'

@@ -417,7 +417,7 @@ def _command_outcomes(chosen: list[Row], raw: dict[str, list[Row]]) -> list[Row]
             "accepted_at": command["created_at"],
             "seconds": ended and (ended - command["created_at"]).total_seconds(),
             "was_unknown": "outcome_lost" in happened,
-            "was_recovered": "outcome_lost" in happened and settled,
+            "was_recovered": "outcome_lost" in happened and settled and "attention_needed" not in happened,
             "needed_attention": "attention_needed" in happened,
         }
         found.append({column.name: merged[column.name] for column in views.command_outcomes.table.columns})

@@ -125,6 +125,8 @@ SELECT c.command_id, c.appointment_id, c.command, c.actor, c.source, e.provider_
   ) AS was_unknown,
   c.state IN ('applied', 'rejected', 'not_sent') AND EXISTS (
     SELECT 1 FROM lifecycle_audit_events x WHERE x.command_id = c.command_id AND x.event = 'outcome_lost'
+  ) AND NOT EXISTS (
+    SELECT 1 FROM lifecycle_audit_events x WHERE x.command_id = c.command_id AND x.event = 'attention_needed'
   ) AS was_recovered,
   EXISTS (
     SELECT 1 FROM lifecycle_audit_events x WHERE x.command_id = c.command_id AND x.event = 'attention_needed'
@@ -252,6 +254,8 @@ SELECT c.command_id, c.appointment_id, c.command, c.actor, c.source, e.provider_
   ) AS was_unknown,
   c.state IN ('applied', 'rejected', 'not_sent') AND EXISTS (
     SELECT 1 FROM lifecycle_audit_events x WHERE x.command_id = c.command_id AND x.event = 'outcome_lost'
+  ) AND NOT EXISTS (
+    SELECT 1 FROM lifecycle_audit_events x WHERE x.command_id = c.command_id AND x.event = 'attention_needed'
   ) AS was_recovered,
   EXISTS (
     SELECT 1 FROM lifecycle_audit_events x WHERE x.command_id = c.command_id AND x.event = 'attention_needed'
@@ -412,7 +416,7 @@ _COMMENTS: Final = {
             "ended_at": "When it ended, UTC; NULL: not yet",
             "seconds": "From accepted to ended; NULL: not yet",
             "was_unknown": "True: an answer was lost",
-            "was_recovered": "True: an answer was lost, and the command was settled all the same",
+            "was_recovered": "True: an answer was lost, and reading alone settled the command",
             "needed_attention": "True: reading could not settle it, a human was asked",
         },
     ),
