@@ -1,0 +1,384 @@
+"""Drawing plans: who books, confirms, moves, cancels and comes, how often, and what goes wrong. Pure and seeded.
+
+The shares are plausible, not measured: nobody publishes them.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, time, timedelta
+from typing import TYPE_CHECKING, Final
+
+from lifecycle.samples import practice as practices
+from lifecycle.samples.chances import Shares, uuid_text
+from lifecycle.samples.plans import EFFECTS, Action, Asked, Changed, Effect, Looked, Plan, Resolved, Told, Trouble
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from random import Random
+
+    from lifecycle.samples.practice import Location
+
+_LAST_WORD: Final = timedelta(minutes=3)
+"""Nothing is begun so shortly before the end of the samples, so that what was begun has ended: reads after a lost
+answer take half a minute."""
+
+_USER_SOURCES: Final = Shares({"api": 0.9, "cli": 0.1})
+_JOB_AT: Final = time(3, tzinfo=UTC)
+
+_PATIENT_REASONS: Final[Shares[str | None]] = Shares({
+    "patient_no_longer_available": 34.0,
+    "patient_no_longer_needs_appointment": 27.0,
+    "other_patient_reason": 14.0,
+    "rescheduling_patient": 9.0,
+    None: 7.0,
+})
+_PROVIDER_REASONS: Final[Shares[str | None]] = Shares({
+    "provider_not_available": 40.0,
+    "payment_or_insurance_issue": 22.0,
+    "patient_or_visit_type_not_accepted": 15.0,
+    "missing_needed_patient_information": 13.0,
+    "other_provider_reason": 10.0,
+})
+_LEARNING: Final = Shares({"webhook": 62.0, "app": 29.0, "sync": 9.0})
+_CONFIRMING: Final = Shares({"rule": 34.0, "staff": 50.0, "nightly": 8.0, "provider": 4.0, "failed": 3.0, "nobody": 1.0})
+_CANCELLING: Final = Shares({"patient": 58.0, "practice": 14.0, "provider": 28.0})
+_REGRETS: Final = Shares({"nothing": 90.0, "cancel": 5.0, "confirm": 4.0, "back": 1.0})
+_VISITS: Final = Shares({"arrived": 74.0, "no_show": 8.0, "early": 0.6, "late": 0.8, "unmarked": 16.6})
+_RESCHEDULE_ANSWERS: Final = Shares({
+    "rescheduled": 66.0,
+    "pending_reschedule": 26.0,
+    "reschedule_failed": 5.0,
+    "unchanged": 3.0,
+})
+_AFTER_PENDING: Final = Shares({"rescheduled": 78.0, "confirmed": 9.0, "reschedule_failed": 13.0})
+_TROUBLES: Final[Shares[Trouble | None]] = Shares({
+    None: 982.0,
+    Trouble.RESET_BEFORE: 2.0,
+    Trouble.RESET_AFTER: 3.0,
+    Trouble.SILENCE_BEFORE: 1.0,
+    Trouble.SILENCE_AFTER: 2.0,
+    Trouble.GATEWAY_BEFORE: 1.0,
+    Trouble.GATEWAY_AFTER: 1.0,
+    Trouble.UNREACHABLE: 4.5,
+    Trouble.BUSY: 2.5,
+    Trouble.NOT_FOUND: 1.0,
+})
+_FUTURE_STATUSES: Final = ("waitlisted", "checked_in")
+"""Statuses that Zocdoc does not document: it says that it may add some."""
+
+_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86_400.0
+
+
+def plans(rng: Random, *, appointments: int, days: int, until: datetime) -> Iterator[Plan]:
+    """Draw so many appointments, in the order in which they were booked in so many days before `until`.
+
+    The same state of `rng` gives the same plans. Raises `ConfigurationError` on a machine without time zones.
+    """
+    practice = practices.found(rng, appointments=appointments, days=days)
+    for booked_at in practices.bookings(rng, count=appointments, days=days, until=until):
+        yield _Drawing(rng, practice.choose(rng), booked_at).plan(until - _LAST_WORD)
+
+
+class _Drawing:
+    """One appointment while it is drawn. `now` is when the last thing was done, `status` what it should be by then."""
+
+    def __init__(self, rng: Random, location: Location, booked_at: datetime) -> None:
+        self.rng = rng
+        self.location = location
+        self.now = self.booked_at = booked_at
+        self.start = self.first_start = location.visit(rng, after=booked_at, lead=self.after(4.5 * _DAY, 1.0))
+        self.confirms_itself = rng.random() < location.confirms_itself
+        self.status = self.first_status = "confirmed" if self.confirms_itself else "pending_booking"
+        self.actions: list[Action] = []
+
+    def plan(self, end: datetime) -> Plan:
+        """Draw the whole life, and leave out what would lie after the end."""
+        self.learn()
+        if self.status == "pending_booking":
+            self.decide_booking()
+        if self.status == "confirmed":
+            self.change_of_plans()
+        if self.status in {"confirmed", "rescheduled"}:
+            self.visit()
+        return Plan(
+            appointment_id=uuid_text(self.rng),
+            location=self.location,
+            booked_at=self.booked_at,
+            start=self.first_start,
+            status=self.first_status,
+            confirmation_type="auto" if self.confirms_itself else "manual",
+            visit_reason_id=self.rng.choice(self.location.visit_reasons),
+            actions=tuple(sorted((each for each in self.actions if each.at < end), key=lambda each: each.at)),
+        )
+
+    # How the booking becomes known, and is confirmed.
+
+    def learn(self) -> None:
+        match _LEARNING.draw(self.rng):
+            case "webhook":
+                self.tell()
+            case "app":
+                self.now += timedelta(seconds=self.rng.uniform(1, 5))
+                self.actions.append(Looked(at=self.now, actor=self.user("job:intake", 0.4), source="api"))
+            case _:
+                self.now = practices.next_sync(self.now)
+        self.now += timedelta(seconds=20)
+
+    def decide_booking(self) -> None:
+        match _CONFIRMING.draw(self.rng):
+            case "rule":
+                self.confirm(self.now + self.after(4 * _MINUTE, 0.8), "job:autoconfirm")
+            case "staff":
+                self.confirm(self.location.office_hour(self.rng, self.now + self.after(_HOUR, 1.2)), self.user())
+            case "nightly":
+                self.confirm(self.night(), "job:nightly")
+            case "provider":
+                self.change("confirmed", self.after(3 * _HOUR, 0.8))
+            case "failed":
+                self.change("booking_failed", self.after(5 * _HOUR, 0.8))
+            case _:
+                pass
+
+    def confirm(self, at: datetime, actor: str) -> None:
+        if at >= self.start:
+            return
+        if self.rng.random() < 0.006:
+            # The provider has just cancelled, and no webhook has told: Zocdoc answers 409.
+            self.actions.append(Changed(at=at - timedelta(seconds=self.rng.uniform(5, 600)), status="cancelled"))
+            self.ask("confirm", at, actor, calm=True)
+            self.status = "cancelled"
+            return
+        if self.ask("confirm", at, actor):
+            self.status = "confirmed"
+            if self.rng.random() < 0.015:
+                self.ask("confirm", self.now + timedelta(seconds=self.rng.uniform(1, 4)), actor, calm=True)
+
+    # What happens between confirmation and visit.
+
+    def change_of_plans(self) -> None:
+        if self.rng.random() < 0.004:
+            self.pass_through_an_unknown_status()
+        elif self.rng.random() < 0.10:
+            self.reschedule()
+        if self.rng.random() < 0.17:
+            self.cancel()
+
+    def pass_through_an_unknown_status(self) -> None:
+        self.change(self.rng.choice(_FUTURE_STATUSES), self.after(8 * _HOUR, 0.8))
+        if self.rng.random() < 0.5:
+            self.ask("cancel", self.now + self.after(_HOUR, 0.5), self.user(), calm=True)
+        self.change("confirmed", self.after(5 * _HOUR, 0.6))
+
+    def reschedule(self) -> None:
+        at = self.before_visit()
+        if at is None:
+            return
+        lead = self.start - at + timedelta(days=self.rng.uniform(1, 12))
+        start = self.location.visit(self.rng, after=at, lead=lead)
+        answer = _RESCHEDULE_ANSWERS.draw(self.rng)
+        trouble = Trouble.BAD_REQUEST if self.rng.random() < 0.05 else None
+        if not self.ask("reschedule", at, self.user(), start=start, answer=answer, trouble=trouble):
+            return
+        if answer == "reschedule_failed":
+            self.status = answer
+        else:
+            self.start = start
+        if answer in {"rescheduled", "pending_reschedule"}:
+            self.status = answer
+        if answer == "pending_reschedule":
+            self.change(_AFTER_PENDING.draw(self.rng), self.after(4 * _HOUR, 0.9))
+        if self.status == "reschedule_failed" and self.rng.random() < 0.5:
+            self.change("confirmed", self.after(6 * _HOUR, 0.5))
+
+    def cancel(self) -> None:
+        at = self.before_visit()
+        if at is None:
+            return
+        match _CANCELLING.draw(self.rng):
+            case "provider":
+                self.now = at
+                self.change("cancelled", timedelta(0))
+            case "patient":
+                self.cancel_here(at, self.user("job:patient-portal", 0.5), _PATIENT_REASONS.draw(self.rng))
+            case _:
+                self.cancel_here(at, self.user(), _PROVIDER_REASONS.draw(self.rng))
+        if self.status == "cancelled":
+            self.regret()
+
+    def cancel_here(self, at: datetime, actor: str, reason_type: str | None) -> None:
+        if self.rng.random() < 0.02:
+            # Zocdoc has it cancelled already and has not told: a 409, and the wish is fulfilled.
+            self.actions.append(Changed(at=at - timedelta(seconds=self.rng.uniform(5, 900)), status="cancelled"))
+            self.ask("cancel", at, actor, reason_type=reason_type, calm=True)
+            self.status = "cancelled"
+        elif self.ask("cancel", at, actor, reason_type=reason_type):
+            self.status = "cancelled"
+
+    def regret(self) -> None:
+        """After a cancellation: a second one, a confirmation that comes too late, a provider who takes it back."""
+        again = self.after(10 * _MINUTE, 1.5)
+        match _REGRETS.draw(self.rng):
+            case "cancel":
+                self.ask("cancel", self.now + again, self.user(), reason_type="other_patient_reason", calm=True)
+            case "confirm":
+                self.ask("confirm", self.now + again, "job:autoconfirm", calm=True)
+            case "back":
+                self.change("confirmed", again)
+            case _:
+                pass
+
+    # The visit.
+
+    def visit(self) -> None:
+        match _VISITS.draw(self.rng):
+            case "arrived":
+                self.ask("mark_arrived", self.around_start(-12, 10), self.user())
+            case "no_show":
+                self.mark_no_show(self.around_start(20, 90))
+            case "early":
+                self.ask("mark_no_show", self.around_start(-25, -2), self.user(), calm=True)
+                self.mark_no_show(self.around_start(15, 60))
+            case "late":
+                self.ask("mark_no_show", self.around_start(2 * 24 * 60 + 5, 3 * 24 * 60), "job:nightly", calm=True)
+            case _:
+                pass
+
+    def mark_no_show(self, at: datetime) -> None:
+        self.now = max(self.now, at)
+        if self.rng.random() < 0.4:
+            done = self.ask("mark_no_show", self.night(), "job:nightly")
+        else:
+            done = self.ask("mark_no_show", at, self.user())
+        if done and self.rng.random() < 0.02:
+            # The provider says that the patient did come: the chart has no such move.
+            self.change("confirmed", self.after(_DAY, 0.5))
+
+    def around_start(self, least: float, most: float) -> datetime:
+        at = self.start.astimezone(UTC) + timedelta(minutes=self.rng.uniform(least, most))
+        return max(at, self.now + timedelta(seconds=30))
+
+    # Single steps.
+
+    def ask(
+        self,
+        command: str,
+        at: datetime,
+        actor: str,
+        *,
+        reason_type: str | None = None,
+        start: datetime | None = None,
+        answer: str | None = None,
+        trouble: Trouble | None = None,
+        calm: bool = False,
+    ) -> bool:
+        """Ask once, and again if it was not sent or proved not applied; give whether it was applied in the end.
+
+        `calm`: nothing goes wrong on the way.
+        """
+        trouble = trouble if calm or trouble else _TROUBLES.draw(self.rng)
+        asked = Asked(
+            at=at,
+            command=command,
+            actor=actor,
+            source=_USER_SOURCES.draw(self.rng) if actor.startswith("user:") else "api",
+            milliseconds=self.milliseconds(trouble),
+            reason_type=reason_type,
+            start=start,
+            answer=answer,
+            trouble=trouble,
+        )
+        self.actions.append(asked)
+        self.now = at + timedelta(milliseconds=asked.milliseconds, seconds=1)
+        if trouble is None:
+            return True
+        effect = EFFECTS[trouble]
+        if effect.outcome == "rejected":
+            return False
+        if effect.outcome == "unknown" and not self.recover(asked, effect):
+            return False
+        if effect.is_applied:
+            return True
+        again = self.now + self.after(5 * _MINUTE, 0.8)
+        return self.ask(command, again, actor, reason_type=reason_type, start=start, answer=answer, calm=True)
+
+    def recover(self, asked: Asked, effect: Effect) -> bool:
+        """Let recovery settle a lost answer; False: it cannot be told, and a human looks."""
+        if self.rng.random() < 0.25:
+            impatient = self.now + timedelta(seconds=self.rng.uniform(0, 0.5))
+            self.actions.append(
+                Asked(
+                    at=impatient,
+                    command=asked.command,
+                    actor=asked.actor,
+                    source=asked.source,
+                    milliseconds=1,
+                    reason_type=asked.reason_type,
+                    start=asked.start,
+                )
+            )
+        is_blind = asked.command == "mark_arrived" or (effect.is_applied and asked.answer == "reschedule_failed")
+        is_crossed = not is_blind and asked.command in {"confirm", "reschedule"} and self.rng.random() < 0.08
+        if is_crossed:
+            # The provider cancels in the same moment, so no read can tell what became of the command.
+            self.actions.append(Changed(at=self.now, status="cancelled"))
+            self.status = "cancelled"
+        self.now += timedelta(seconds=40)
+        if not is_blind and not is_crossed:
+            return True
+        if self.rng.random() < 0.8:
+            self.resolve("applied" if effect.is_applied else "rejected")
+        return False
+
+    def resolve(self, resolution: str) -> None:
+        self.now = self.location.office_hour(self.rng, self.now + self.after(3 * _HOUR, 0.9))
+        self.actions.append(
+            Resolved(
+                at=self.now,
+                actor=self.user(),
+                resolution=resolution,
+                reason_code=self.rng.choice(("seen_in_portal", "called_provider")),
+            )
+        )
+
+    def change(self, status: str, pause: timedelta) -> None:
+        """Let the provider change the status at Zocdoc; a webhook tells most of the times, else the nightly sync."""
+        at = self.location.office_hour(self.rng, self.now + pause)
+        if at >= self.start and status != "confirmed":
+            return
+        self.now, self.status = at, status
+        self.actions.append(Changed(at=at, status=status))
+        if self.rng.random() < 0.88:
+            self.tell()
+        else:
+            self.now = practices.next_sync(at)
+        self.now += timedelta(seconds=20)
+
+    def tell(self) -> None:
+        self.now += timedelta(seconds=self.rng.uniform(1, 15))
+        self.actions.append(Told(at=self.now))
+
+    def before_visit(self) -> datetime | None:
+        """Choose an instant between now and the visit, rather later than sooner; None if there is hardly time."""
+        left = (self.start - self.now).total_seconds()
+        if left < 2 * _HOUR:
+            return None
+        return self.now + timedelta(seconds=left * 0.97 * math.sqrt(self.rng.random()))
+
+    def night(self) -> datetime:
+        at = datetime.combine(self.now.date(), _JOB_AT) + timedelta(seconds=self.rng.uniform(0, 900))
+        return at if at > self.now else at + timedelta(days=1)
+
+    def after(self, median: float, spread: float) -> timedelta:
+        """Draw a log-normal pause: `median` in seconds, `spread` is the sigma of its logarithm."""
+        return timedelta(seconds=median * self.rng.lognormvariate(0, spread))
+
+    def milliseconds(self, trouble: Trouble | None) -> int:
+        if trouble in {Trouble.SILENCE_BEFORE, Trouble.SILENCE_AFTER}:
+            return 10_000
+        return 5 if trouble is Trouble.UNREACHABLE else round(190 * self.rng.lognormvariate(0, 0.45))
+
+    def user(self, other: str | None = None, share: float = 0.0) -> str:
+        if other is not None and self.rng.random() < share:
+            return other
+        return self.rng.choice(self.location.staff)
