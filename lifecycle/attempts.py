@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final, assert_never
 from lifecycle import chart, pending, zocdoc
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lifecycle.pending import Pending
 
 ALREADY_SO: Final = "already_so"
@@ -33,20 +35,41 @@ class Attempt:
     note: str | None = None
 
 
-def make(client: zocdoc.ZocdocClient, command: Pending, *, send_before: float) -> Attempt:
+def make(
+    client: zocdoc.ZocdocClient,
+    command: Pending,
+    *,
+    send_before: float,
+    monotonic: Callable[[], float] | None = None,
+) -> Attempt:
     """Call Zocdoc for the command, once; read the appointment afterwards where the answer leaves it open.
 
     A 409 is followed by a read: at the target it counts as applied, otherwise as rejected, and if the read fails as
-    unknown. `send_before` is a moment of `zocdoc.clock()` after which nothing is sent any more.
+    unknown. `send_before` is a moment of `zocdoc.clock()` after which nothing is sent any more; `monotonic` gives the
+    seconds that the call is measured in, None: this machine's.
     """
-    started = time.monotonic()
+    clock = monotonic or time.monotonic
+    started = clock()
     outcome = _call(client, command, send_before)
-    duration_ms = round((time.monotonic() - started) * 1000)
-    if not isinstance(outcome, zocdoc.Rejected) or outcome.http_status not in _STALE.get(
-        command.command, _STALE_OTHERWISE
-    ):
-        return Attempt(outcome=outcome, duration_ms=duration_ms)
-    return _followed(client, command, outcome, duration_ms)
+    duration_ms = round((clock() - started) * 1000)
+    if isinstance(outcome, zocdoc.Rejected) and is_stale(command, outcome):
+        return _followed(client, command, outcome, duration_ms)
+    return Attempt(outcome=outcome, duration_ms=duration_ms)
+
+
+def is_stale(command: Pending, rejected: zocdoc.Rejected) -> bool:
+    """Tell whether a rejection may mean that our picture of the appointment is old: then it is read."""
+    return rejected.http_status in _STALE.get(command.command, _STALE_OTHERWISE)
+
+
+def after_reading(
+    command: Pending, rejected: zocdoc.Rejected, reading: zocdoc.Reading, duration_ms: int | None
+) -> Attempt:
+    """Give what a stale rejection comes to in the light of what was read after it. Pure."""
+    if rejected.http_status == _CONFLICT and pending.judge(command, reading.appointment) is pending.Finding.REACHED:
+        applied = zocdoc.Applied(reading.appointment.appointment_status, _CONFLICT, rejected.request_id)
+        return Attempt(outcome=applied, duration_ms=duration_ms, reading=reading, note=ALREADY_SO)
+    return Attempt(outcome=rejected, duration_ms=duration_ms, reading=reading)
 
 
 def _call(client: zocdoc.ZocdocClient, command: Pending, send_before: float) -> zocdoc.Outcome:
@@ -72,13 +95,10 @@ def _call(client: zocdoc.ZocdocClient, command: Pending, send_before: float) -> 
 
 
 def _followed(client: zocdoc.ZocdocClient, command: Pending, rejected: zocdoc.Rejected, duration_ms: int) -> Attempt:
-    conflict = rejected.http_status == _CONFLICT
     try:
         reading = client.get(command.appointment_id)
     except (zocdoc.ReadRefused, zocdoc.ReadFailed):
         unread = zocdoc.Unknown(CONFLICT_UNREAD, _CONFLICT, rejected.request_id)
-        return Attempt(outcome=unread if conflict else rejected, duration_ms=duration_ms)
-    if conflict and pending.judge(command, reading.appointment) is pending.Finding.REACHED:
-        applied = zocdoc.Applied(reading.appointment.appointment_status, _CONFLICT, rejected.request_id)
-        return Attempt(outcome=applied, duration_ms=duration_ms, reading=reading, note=ALREADY_SO)
-    return Attempt(outcome=rejected, duration_ms=duration_ms, reading=reading)
+        is_conflict = rejected.http_status == _CONFLICT
+        return Attempt(outcome=unread if is_conflict else rejected, duration_ms=duration_ms)
+    return after_reading(command, rejected, reading, duration_ms)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from statemachine import State, StateMachine
@@ -71,6 +72,7 @@ class CancellationReason(StrEnum):
     OTHER_PROVIDER_REASON = "other_provider_reason"
 
 
+@lru_cache(maxsize=1024)  # three words decide, and the machine takes longer than the rest of a command's bookkeeping
 def move(*, status: str, event: str, answer: str) -> Move:
     """Tell the move that an answer or observation made, and whether the chart has such a move.
 

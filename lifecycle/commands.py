@@ -126,14 +126,15 @@ def _claim(
         decision = guards.decide(wishes.situation(locked, wish, credential=credential))
         if client and not decision.reasons:
             lease = timedelta(seconds=resources.timing.lease(client.deadline))
-            command = _pending(locked, wish, command_id)
-            _accept(connection, locked, command, wish, digest=digest, lease=lease, advice=decision.advice)
+            command = pending_of(locked, wish, command_id)
+            accept(connection, locked, command, wish, digest=digest, lease=lease, advice=decision.advice)
             return Claim(command, client, claimed_at, decision.advice)
         refusals.record(connection, locked, wish, decision.reasons)
     raise refusals.error(locked, wish, decision.reasons)
 
 
-def _pending(locked: audit.Locked, wish: Wish, command_id: str) -> Pending:
+def pending_of(locked: audit.Locked, wish: Wish, command_id: str) -> Pending:
+    """Make the command of a wish, with the appointment as it is now as its baseline. Pure."""
     return Pending(
         command_id=command_id,
         appointment_id=wish.appointment_id,
@@ -147,7 +148,7 @@ def _pending(locked: audit.Locked, wish: Wish, command_id: str) -> Pending:
     )
 
 
-def _accept(
+def accept(
     connection: sa.Connection,
     locked: audit.Locked,
     command: Pending,
@@ -157,6 +158,7 @@ def _accept(
     lease: timedelta,
     advice: tuple[str, ...],
 ) -> None:
+    """Record the intent in the caller's transaction: the command's row, claimed for `lease`, and its event."""
     row = {name: getattr(command, name) for name in Pending.__slots__}
     connection.execute(
         _INSERT,

@@ -110,14 +110,22 @@ def check_keys(keys: Iterable[str]) -> tuple[str, ...]:
     return given
 
 
-def receive(resources: Resources, headers: Mapping[str, str], body: bytes, keys: Sequence[str]) -> Receipt:
+def receive(
+    resources: Resources,
+    headers: Mapping[str, str],
+    body: bytes,
+    keys: Sequence[str],
+    *,
+    now: float | None = None,
+) -> Receipt:
     """Verify a call of Zocdoc and store it durably. When this returns, it may be answered.
 
     The same body again is counted, not stored again. An authentic call out of the tolerance of time is stored as a
     hint. Raises `WebhookRefused` (nothing is stored), `ConfigurationError` for missing or unusable keys,
-    `DatabaseUnavailable`: then do not answer, so that Zocdoc delivers again. `keys` as `check_keys` gave them.
+    `DatabaseUnavailable`: then do not answer, so that Zocdoc delivers again. `keys` as `check_keys` gave them, `now` in
+    seconds since 1970, to judge the signature's age by; None: this machine's.
     """
-    call, is_stale = _verify(headers, body, keys)
+    call, is_stale = _verify(headers, body, keys, time.time() if now is None else now)
     update = webhook.parse(body)
     reach(Point.DELIVERY_VERIFIED)
     with resources.database.write() as connection:
@@ -220,12 +228,14 @@ def waiting(resources: Resources) -> int:
     return _outlook(resources)[0]
 
 
-def _verify(headers: Mapping[str, str], body: bytes, keys: Sequence[str]) -> tuple[webhook.Call, bool]:
+def _verify(
+    headers: Mapping[str, str], body: bytes, keys: Sequence[str], now: float
+) -> tuple[webhook.Call, bool]:
     if not keys:
         problem = "no webhook keys: pass webhook_keys=[...] (base64, as Zocdoc gave them)"
         raise errors.ConfigurationError(problem=problem)
     try:
-        return webhook.verify(body=body, headers=headers, keys=keys, now=time.time()), False
+        return webhook.verify(body=body, headers=headers, keys=keys, now=now), False
     except webhook.OutOfTolerance as stale:
         return stale.call, True
     except webhook.WebhookError as refused:

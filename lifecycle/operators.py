@@ -130,29 +130,46 @@ def _close(
 ) -> None:
     with database.write() as connection:
         locked = audit.hold(database, connection, command.appointment_id)
-        values = {"state": state, "outcome": str(state), "reason_code": reason_code, "ended_at": locked.now}
-        _take(connection, locked, command, values)
-        changes: dict[str, Any] = settlement.doubt_left(connection, locked, uncertain=False)
-        to_status, conforming = locked.status, True
-        if state is State.APPLIED and command.command is chart.Command.MARK_ARRIVED:
-            changes["arrived_at"] = locked.now
-        elif state is State.APPLIED and _is_untouched(locked, command, since=given_up_at):
-            to_status = command.target_status or locked.status
-            conforming = chart.move(status=locked.status, event=command.command, answer=to_status).conforming
-            changes |= _new_start(command)
-        entry = audit.Entry(
-            event=audit.Event.COMMAND_RESOLVED,
-            actor=actor,
-            source=SOURCE,
-            command=command.command,
-            command_id=command.command_id,
-            reason_type=command.payload.get("reason_type"),
-            to_status=to_status,
-            conforming=conforming,
-            outcome=str(state),
-            reason_code=reason_code,
-        )
-        audit.record(connection, locked, entry, **changes)
+        close(connection, locked, command, state, reason_code=reason_code, actor=actor, given_up_at=given_up_at)
+
+
+def close(
+    connection: sa.Connection,
+    locked: audit.Locked,
+    command: Pending,
+    state: models.CommandState,
+    *,
+    reason_code: str,
+    actor: str,
+    given_up_at: datetime,
+) -> None:
+    """Settle a command that needs attention as the operator says, in the caller's transaction.
+
+    Raises `NothingToResolve` if another operator was faster.
+    """
+    values = {"state": state, "outcome": str(state), "reason_code": reason_code, "ended_at": locked.now}
+    _take(connection, locked, command, values)
+    changes: dict[str, Any] = settlement.doubt_left(connection, locked, uncertain=False)
+    to_status, conforming = locked.status, True
+    if state is State.APPLIED and command.command is chart.Command.MARK_ARRIVED:
+        changes["arrived_at"] = locked.now
+    elif state is State.APPLIED and _is_untouched(locked, command, since=given_up_at):
+        to_status = command.target_status or locked.status
+        conforming = chart.move(status=locked.status, event=command.command, answer=to_status).conforming
+        changes |= _new_start(command)
+    entry = audit.Entry(
+        event=audit.Event.COMMAND_RESOLVED,
+        actor=actor,
+        source=SOURCE,
+        command=command.command,
+        command_id=command.command_id,
+        reason_type=command.payload.get("reason_type"),
+        to_status=to_status,
+        conforming=conforming,
+        outcome=str(state),
+        reason_code=reason_code,
+    )
+    audit.record(connection, locked, entry, **changes)
 
 
 def _take(connection: sa.Connection, locked: audit.Locked, command: Pending, values: dict[str, Any]) -> None:

@@ -96,11 +96,15 @@ class Clients:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """The parts that `Lifecycle` brings together and every story is handed."""
+    """The parts that `Lifecycle` brings together and every story is handed.
+
+    `monotonic` gives the seconds that calls are measured in; None: this machine's.
+    """
 
     database: Database
     clients: Clients
     timing: Timing = Timing()
+    monotonic: Callable[[], float] | None = None
     _installation: dict[str, str] = field(default_factory=dict)
 
     def stamp(self, connection: sa.Connection, *, environment: str) -> None:

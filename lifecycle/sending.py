@@ -46,7 +46,12 @@ def carry_out(resources: Resources, claim: Claim, *, source: str) -> Done:
     command, client = claim.command, claim.client
     reach(Point.INTENT_COMMITTED)
     try:
-        attempt = attempts.make(client, command, send_before=claim.claimed_at + resources.timing.send_window)
+        attempt = attempts.make(
+            client,
+            command,
+            send_before=claim.claimed_at + resources.timing.send_window,
+            monotonic=resources.monotonic,
+        )
     except BaseException:
         # Ctrl-C, or a defect: the request may have left, so the appointment must not look untouched.
         with contextlib.suppress(errors.LifecycleError):

@@ -117,7 +117,7 @@ class _Drawing:
     def learn(self) -> None:
         match _LEARNING.draw(self.rng):
             case "webhook":
-                self.tell()
+                self.tell("created")
             case "app":
                 self.now += timedelta(seconds=self.rng.uniform(1, 5))
                 self.actions.append(Looked(at=self.now, actor=self.user("job:intake", 0.4), source="api"))
@@ -349,14 +349,14 @@ class _Drawing:
         self.now, self.status = at, status
         self.actions.append(Changed(at=at, status=status))
         if self.rng.random() < 0.88:
-            self.tell()
+            self.tell("cancelled" if status == "cancelled" else "updated")
         else:
             self.now = practices.next_sync(at)
         self.now += timedelta(seconds=20)
 
-    def tell(self) -> None:
+    def tell(self, update_type: str) -> None:
         self.now += timedelta(seconds=self.rng.uniform(1, 15))
-        self.actions.append(Told(at=self.now))
+        self.actions.append(Told(at=self.now, update_type=update_type))
 
     def before_visit(self) -> datetime | None:
         """Choose an instant between now and the visit, rather later than sooner; None if there is hardly time."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from lifecycle import chart, wishes
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
 
 PROCESSING_SECONDS: Final = 1.0
 """From a webhook call until it is processed: the door's worker looks once a second."""
+
+
+UNCHANGED: Final = "unchanged"
+"""The answer to a reschedule that keeps the status."""
 
 
 class Trouble(StrEnum):
@@ -64,6 +70,7 @@ class Told:
     """Zocdoc calls the webhook at `at`; it is processed `PROCESSING_SECONDS` later."""
 
     at: datetime
+    update_type: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +106,17 @@ class Asked:
     start: datetime | None = None
     answer: str | None = None
     trouble: Trouble | None = None
+
+    def wish(self, appointment_id: str) -> wishes.Wish:
+        """Give what is wanted, as the engine takes it."""
+        payload = {} if self.reason_type is None else {"reason_type": self.reason_type}
+        return wishes.Wish(
+            appointment_id=appointment_id,
+            command=chart.Command(self.command),
+            actor=self.actor,
+            source=self.source,
+            payload=payload if self.start is None else {"start_time": self.start.isoformat()},
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

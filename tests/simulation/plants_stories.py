@@ -42,8 +42,8 @@ def _outcome(change: Callable[[Any, pending.Pending], Any]) -> Callable[[], list
     def patches() -> list[Patch]:
         original = attempts.make
 
-        def make(client: Any, command: pending.Pending, *, send_before: float) -> attempts.Attempt:
-            attempt = original(client, command, send_before=send_before)
+        def make(client: Any, command: pending.Pending, **given: Any) -> attempts.Attempt:
+            attempt = original(client, command, **given)
             return replace(attempt, outcome=change(attempt.outcome, command))
 
         return [(attempts, "make", make)]
@@ -67,7 +67,7 @@ def _again(condition: Callable[[Any], bool]) -> Callable[[], list[Patch]]:
 
 
 def _intent_after_call() -> list[Patch]:
-    accept, settle = commands._accept, sending._settle
+    accept, settle = commands.accept, sending._settle
     waiting: dict[str, Callable[[Any, Any], None]] = {}
 
     def later(connection: Any, locked: Any, command: pending.Pending, wish: Any, **facts: Any) -> None:
@@ -80,7 +80,7 @@ def _intent_after_call() -> list[Patch]:
                 write(connection, audit.hold(place.database, connection, command.appointment_id))
         return settle(place, command, attempt, source)
 
-    return [(commands, "_accept", later), (sending, "_settle", both)]
+    return [(commands, "accept", later), (sending, "_settle", both)]
 
 
 def _call_inside_transaction() -> list[Patch]:
@@ -255,9 +255,9 @@ def _sent_again_unrecorded() -> list[Patch]:
     _clients: list[Any] = []
     make = attempts.make
 
-    def remembered(client: Any, command: pending.Pending, *, send_before: float) -> attempts.Attempt:
+    def remembered(client: Any, command: pending.Pending, **given: Any) -> attempts.Attempt:
         _clients.append(client)
-        return make(client, command, send_before=send_before)
+        return make(client, command, **given)
 
     return [(recording, "settle", settle), (attempts, "make", remembered)]
 

@@ -1,0 +1,331 @@
+"""Writing down what the engine would have written for a plan: the rows of one appointment, with hashes. No SQL.
+
+The engine's own functions check, judge and write, on `Paper`; what is told again here is Zocdoc's side and the order of
+the steps. A test holds both ways equal, event by event.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+from datetime import UTC, timedelta
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from lifecycle import (
+    attempts,
+    audit,
+    chart,
+    commands,
+    doubt,
+    guards,
+    inbox,
+    models,
+    observations,
+    operators,
+    pending,
+    reconciliation,
+    recovery,
+    refusals,
+    settlement,
+    wishes,
+    zocdoc,
+)
+from lifecycle.resources import Timing
+from lifecycle.samples import plans, practice
+from lifecycle.samples.chances import uuid_text
+from lifecycle.samples.paper import Paper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+    from random import Random
+
+    import sqlalchemy as sa
+
+State = models.CommandState
+
+SYNC_ACTOR: Final = "job:sync"
+
+_TIMING: Final = Timing()
+_LEASE: Final = timedelta(seconds=_TIMING.lease(25.0))
+_SETTLE: Final = timedelta(seconds=_TIMING.settle)
+_PROCESSING: Final = timedelta(seconds=plans.PROCESSING_SECONDS)
+_LEAST_STEP: Final = timedelta(microseconds=1)
+_OK: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """The rows of one appointment as they are at the end; events in order. Keys are column names."""
+
+    appointment: dict[str, Any]
+    commands: list[dict[str, Any]]
+    deliveries: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+
+
+def write_down(plan: plans.Plan, *, until: datetime, ids: Random) -> Life | None:
+    """Give the rows of a plan that is carried out until an instant; None: it is not known here by then.
+
+    `ids` gives the ids of commands, requests and deliveries: the same state gives the same rows, hash for hash.
+    """
+    return _Scribe(plan, ids).write(until)
+
+
+class _Scribe:
+    """One appointment: its side at Zocdoc (`remote`), its rows here (`paper`), and what is due when (`agenda`)."""
+
+    def __init__(self, plan: plans.Plan, ids: Random) -> None:
+        self.ids = ids
+        self.now = plan.booked_at
+        self.remote = _booked(plan)
+        self.paper = Paper()
+        self.connection = cast("sa.Connection", self.paper)
+        self.deliveries: list[dict[str, Any]] = []
+        self.synced_at: datetime | None = None
+        self.agenda: list[tuple[datetime, int, Callable[[Any], None], Any]] = []
+        self.order = 0
+        acts: dict[type, Callable[[Any], None]] = {
+            plans.Told: self.be_told,
+            plans.Looked: self.look,
+            plans.Changed: self.change,
+            plans.Asked: self.ask,
+            plans.Resolved: self.resolve,
+        }
+        self.expect_sync()
+        for action in plan.actions:
+            self.expect(action.at, acts[type(action)], action)
+
+    def write(self, until: datetime) -> Life | None:
+        """Carry the plan out, step by step."""
+        while self.agenda and self.agenda[0][0] <= until:
+            at, _, act, operand = heapq.heappop(self.agenda)
+            self.now = max(at, self.now)
+            act(operand)
+        if not self.is_tracked:
+            return None
+        paper = self.paper
+        return Life(paper.appointment, list(paper.commands.values()), self.deliveries, paper.events)
+
+    @property
+    def is_tracked(self) -> bool:
+        """Tell whether there is a row."""
+        return bool(self.paper.events)
+
+    def expect(self, at: datetime, act: Callable[[Any], None], operand: object = None) -> None:
+        """Put a step on the agenda."""
+        self.order += 1
+        heapq.heappush(self.agenda, (at, self.order, act, operand))
+
+    def expect_sync(self) -> None:
+        """Let the next nightly sync look at what has just changed at Zocdoc."""
+        at = practice.next_sync(self.now)
+        if at != self.synced_at:
+            self.synced_at = at
+            self.expect(at, self.sync)
+
+    # Zocdoc's side.
+
+    def change(self, action: plans.Changed) -> None:
+        """Let the provider change the status."""
+        self.modify(appointment_status=action.status)
+
+    def modify(self, **changes: Any) -> None:  # noqa: ANN401 # fields of AppointmentData
+        """Change the appointment at Zocdoc, and its modification time."""
+        before = self.remote.last_modified_time_utc
+        modified = self.now if before is None else max(self.now, before + _LEAST_STEP)
+        self.remote = self.remote.model_copy(update={**changes, "last_modified_time_utc": modified})
+        self.expect_sync()
+
+    def answer(self, asked: plans.Asked) -> zocdoc.Outcome:
+        """Carry a command out at Zocdoc, or reject it, as the stand-in would."""
+        status, request_id = self.remote.appointment_status, uuid_text(self.ids)
+        is_move = asked.command == chart.Command.RESCHEDULE
+        if status not in chart.TOPOLOGY[asked.command]:
+            if is_move:
+                return zocdoc.Rejected(400, zocdoc.Reason.BAD_REQUEST, request_id, ("appointment_id",))
+            return zocdoc.Rejected(409, zocdoc.Reason.CONFLICT, request_id)
+        if is_move:
+            self.move(asked)
+        else:
+            self.modify(appointment_status=str(pending.TARGET_STATUS.get(chart.Command(asked.command), status)))
+        return zocdoc.Applied(self.remote.appointment_status, _OK, request_id)
+
+    def move(self, asked: plans.Asked) -> None:
+        """Carry a reschedule out at Zocdoc."""
+        answer = self.remote.appointment_status if asked.answer == plans.UNCHANGED else asked.answer
+        start = self.remote.start_time if answer == chart.Status.RESCHEDULE_FAILED else asked.start
+        self.modify(appointment_status=answer, start_time=start)
+
+    # What is read from Zocdoc.
+
+    def be_told(self, action: plans.Told) -> None:
+        """Receive a webhook call."""
+        delivery = {
+            "delivery_id": f"{self.ids.getrandbits(256):064x}",
+            "state": models.DeliveryState.FOLLOWED,
+            "copies": 1,
+            "is_stale": False,
+            "appointment_id": self.remote.appointment_id,
+            "update_type": action.update_type,
+            "occurred_at": self.remote.last_modified_time_utc,
+            "signed_at": self.now.replace(microsecond=0),
+            "received_at": self.now,
+            "last_received_at": self.now,
+            "attempts": 0,
+            "run_at": None,
+            "reason_code": None,
+        }
+        self.expect(self.now + _PROCESSING, self.process, delivery)
+
+    def process(self, delivery: dict[str, Any]) -> None:
+        """Process a webhook call; later, while a command is active."""
+        if self.is_tracked and self.paper.locked(self.now).active_state is not None:
+            self.expect(self.now + timedelta(seconds=_TIMING.read_backoff), self.process, delivery)
+            return
+        self.read(inbox.ACTOR, inbox.SOURCE, delivery["delivery_id"])
+        self.deliveries.append({**delivery, "processed_at": self.now})
+
+    def look(self, action: plans.Looked) -> None:
+        """Track, or read again."""
+        self.read(action.actor, action.source)
+
+    def sync(self, _: None) -> None:
+        """Read what the list of changes tells."""
+        self.read(SYNC_ACTOR, reconciliation.SOURCE)
+
+    def read(self, actor: str, source: str, delivery_id: str | None = None) -> None:
+        """Track the appointment, or follow what has changed; not while a command is active."""
+        reading, who = self.reading(), {"actor": actor, "source": source}
+        if not self.is_tracked:
+            entry = observations.first_entry(reading, booked_with=chart.MACHINE, delivery_id=delivery_id, **who)
+            row = observations.first_row(self.remote, booked_with=chart.MACHINE)
+            audit.begin(self.connection, row, entry, now=self.now)
+            return
+        locked = self.paper.locked(self.now)
+        if locked.active_state is None:
+            observations.apply(self.connection, locked, reading, delivery_id=delivery_id, **who)
+
+    def reading(self) -> zocdoc.Reading:
+        """Read from Zocdoc."""
+        return zocdoc.Reading(self.remote, uuid_text(self.ids))
+
+    # Commands.
+
+    def ask(self, asked: plans.Asked) -> None:
+        """Do what `commands.run` does."""
+        locked = self.paper.locked(self.now)
+        if locked.row["in_doubt"] and locked.active_state is None:
+            self.read(asked.actor, asked.source)
+            locked = self.paper.locked(self.now)
+        wish = asked.wish(self.remote.appointment_id)
+        decision = guards.decide(wishes.situation(locked, wish, credential=chart.MACHINE))
+        if decision.reasons:
+            refusals.record(self.connection, locked, wish, decision.reasons)
+            return
+        command = commands.pending_of(locked, wish, uuid_text(self.ids))
+        commands.accept(
+            self.connection, locked, command, wish, digest=None, lease=_LEASE, advice=decision.advice
+        )
+        self.send(asked, command)
+
+    def send(self, asked: plans.Asked, command: pending.Pending) -> None:
+        """Do what `sending.carry_out` does: the call, and what comes of it; an unknown outcome is read for."""
+        half = timedelta(milliseconds=asked.milliseconds / 2)
+        self.now += half
+        outcome = self.outcome(asked)
+        self.now += half
+        attempt = attempts.Attempt(outcome=outcome, duration_ms=asked.milliseconds)
+        if isinstance(outcome, zocdoc.Rejected) and attempts.is_stale(command, outcome):
+            attempt = attempts.after_reading(command, outcome, self.reading(), asked.milliseconds)
+        locked = self.paper.locked(self.now)
+        settlement.settle_locked(
+            self.connection, locked, command, attempt, source=asked.source, read_after=_SETTLE
+        )
+        if isinstance(outcome, zocdoc.Unknown):
+            self.expect(self.now + _SETTLE, self.recover, command)
+
+    def outcome(self, asked: plans.Asked) -> zocdoc.Outcome:
+        """Tell what the call comes to, in trouble or not."""
+        if asked.trouble is None:
+            return self.answer(asked)
+        effect = plans.EFFECTS[asked.trouble]
+        if effect.is_applied:
+            self.answer(asked)
+        request_id = uuid_text(self.ids) if effect.has_request_id else None
+        match effect.outcome:
+            case "rejected":
+                return zocdoc.Rejected(effect.http_status or 0, effect.reason_code, request_id, effect.fields)
+            case "not_sent":
+                return zocdoc.NotSent(effect.reason_code, effect.http_status, request_id)
+            case _:
+                return zocdoc.Unknown(effect.reason_code, effect.http_status, request_id)
+
+    def recover(self, command: pending.Pending) -> None:
+        """Do what `recovery` does with a command that is due."""
+        reading = self.reading()
+        locked = self.paper.locked(self.now)
+        match pending.judge(command, self.remote):
+            case pending.Finding.REACHED:
+                outcome = zocdoc.Applied(self.remote.appointment_status, _OK, reading.request_id)
+                attempt = attempts.Attempt(outcome=outcome, reading=reading, note=recovery.RECOVERED)
+                settlement.settle_locked(self.connection, locked, command, attempt, source=recovery.SOURCE)
+            case pending.Finding.UNCHANGED:
+                self.wait(locked, command, reading)
+            case pending.Finding.UNTELLABLE:
+                is_same = self.remote.appointment_status == command.baseline_status
+                reason_code = recovery.UNTELLABLE if is_same else recovery.UNEXPLAINED
+                doubt.give_up(
+                    self.connection, locked, command, reason_code=reason_code, source=recovery.SOURCE, reading=reading
+                )
+
+    def wait(self, locked: audit.Locked, command: pending.Pending, reading: zocdoc.Reading) -> None:
+        """Read again later, or take it as proved that nothing was applied."""
+        reads = self.paper.commands[command.command_id]["unchanged_reads"] + 1
+        if reads > len(_TIMING.spacing):
+            outcome = zocdoc.NotSent(recovery.PROVED_NOT_APPLIED, _OK, reading.request_id)
+            attempt = attempts.Attempt(outcome=outcome, reading=reading)
+            settlement.settle_locked(self.connection, locked, command, attempt, source=recovery.SOURCE)
+            return
+        pause = timedelta(seconds=_TIMING.spacing[reads - 1])
+        doubt.postpone(
+            self.connection,
+            locked,
+            command,
+            {"unchanged_reads": reads},
+            pause=pause,
+            source=recovery.SOURCE,
+            zocdoc_request_id=reading.request_id,
+            details={"unchanged_reads": reads, "remote": doubt.remote_facts(reading)},
+        )
+        self.expect(self.now + pause, self.recover, command)
+
+    def resolve(self, action: plans.Resolved) -> None:
+        """Let an operator settle what needs attention."""
+        rows = (row for row in self.paper.commands.values() if row["state"] == State.NEEDS_ATTENTION)
+        row = next(rows, None)
+        if row is not None:
+            operators.close(
+                self.connection,
+                self.paper.locked(self.now),
+                pending.Pending.of(row),
+                State(action.resolution),
+                reason_code=action.reason_code,
+                actor=action.actor,
+                given_up_at=row["ended_at"],
+            )
+
+
+def _booked(plan: plans.Plan) -> zocdoc.AppointmentData:
+    return zocdoc.AppointmentData.model_construct(
+        appointment_id=plan.appointment_id,
+        appointment_status=plan.status,
+        start_time=plan.start,
+        start_time_text=plan.start.isoformat(),
+        provider_location_id=plan.location.provider_location_id,
+        practice_id=plan.location.practice_id,
+        visit_reason_id=plan.visit_reason_id,
+        confirmation_type=plan.confirmation_type,
+        created_time_utc=plan.booked_at,
+        last_modified_time_utc=plan.booked_at,
+    )
