@@ -107,6 +107,13 @@ class Asked:
     answer: str | None = None
     trouble: Trouble | None = None
 
+    @property
+    def pauses(self) -> tuple[float, float]:
+        """Milliseconds before Zocdoc acts and after; in silence there is no answer whose way could be told."""
+        is_silent = self.trouble in {Trouble.SILENCE_BEFORE, Trouble.SILENCE_AFTER}
+        half = self.milliseconds / 2
+        return (2 * half, 0.0) if is_silent else (half, half)
+
     def wish(self, appointment_id: str) -> wishes.Wish:
         """Give what is wanted, as the engine takes it."""
         payload = {} if self.reason_type is None else {"reason_type": self.reason_type}

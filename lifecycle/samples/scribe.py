@@ -191,8 +191,10 @@ class _Scribe:
         self.read(action.actor, action.source)
 
     def sync(self, _: None) -> None:
-        """Read what the list of changes tells."""
-        self.read(SYNC_ACTOR, reconciliation.SOURCE)
+        """Read what the list of changes tells, unless it has been read already."""
+        known = self.paper.appointment.get("remote_last_modified")
+        if known is None or known < self.remote.last_modified_time_utc:
+            self.read(SYNC_ACTOR, reconciliation.SOURCE)
 
     def read(self, actor: str, source: str, delivery_id: str | None = None) -> None:
         """Track the appointment, or follow what has changed; not while a command is active."""
@@ -231,10 +233,10 @@ class _Scribe:
 
     def send(self, asked: plans.Asked, command: pending.Pending) -> None:
         """Do what `sending.carry_out` does: the call, and what comes of it; an unknown outcome is read for."""
-        half = timedelta(milliseconds=asked.milliseconds / 2)
-        self.now += half
+        before, after = asked.pauses
+        self.now += timedelta(milliseconds=before)
         outcome = self.outcome(asked)
-        self.now += half
+        self.now += timedelta(milliseconds=after)
         attempt = attempts.Attempt(outcome=outcome, duration_ms=asked.milliseconds)
         if isinstance(outcome, zocdoc.Rejected) and attempts.is_stale(command, outcome):
             attempt = attempts.after_reading(command, outcome, self.reading(), asked.milliseconds)

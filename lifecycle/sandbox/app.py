@@ -48,7 +48,8 @@ class Sandbox:
     address that the request came to, with a trailing slash. `on_reschedule` is the status that a
     reschedule answers with: `rescheduled` as a provider with automatic confirmation, `pending_reschedule`
     as one without, `unchanged`, or any other status; an appointment's own `on_reschedule` wins. The start
-    moves at once, except with `reschedule_failed`. `control=False` switches the `/_sandbox` addresses off.
+    moves at once, except with `reschedule_failed`. `control=False` switches the `/_sandbox` addresses off,
+    `with_fixtures=False` begins without Zocdoc's published appointments.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Sandbox:
         token_lifetime: float = TOKEN_LIFETIME,
         on_reschedule: str = Status.RESCHEDULED,
         control: bool = True,
+        with_fixtures: bool = True,
     ) -> None:
         self.tokens = Tokens(clients=clients, audience=audience, lifetime=token_lifetime, now=now)
         self.faults = Faults()
@@ -68,7 +70,8 @@ class Sandbox:
         self._control = control
         self._lock = threading.Lock()
         self._appointments = Appointments(now=now, on_reschedule=on_reschedule)
-        fixtures.load(self._appointments)
+        if with_fixtures:
+            fixtures.load(self._appointments)
 
     def answer(self, request: Request) -> Reply:
         """Answer one request and write it into the ledger; changing state and writing are one step."""

@@ -1,0 +1,297 @@
+"""The real way: plans are carried out by the engine itself, against the stand-in over loopback, in simulated time.
+
+Every row is written by the product as in use: commands, lost answers, webhooks, nightly syncs, recovery, operators. The
+clock stands still while the engine works, moves by the plan's milliseconds during a call, and jumps between actions, so
+that months pass in a minute. SQLite only: the clock of PostgreSQL is the server's. One thread does everything.
+"""
+
+from __future__ import annotations
+
+import base64
+import heapq
+import secrets
+import socket
+import time
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+from random import Random
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+
+from lifecycle import commands, errors, inbox, observations, operators, reconciliation, recovery
+from lifecycle import database as databases
+from lifecycle.resources import Clients, Resources
+from lifecycle.samples import drawing, ground, making, plans, practice, scribe
+from lifecycle.samples.bulk import Summary
+from lifecycle.sandbox import MACHINE, Fault, Kind, Moment, Sandbox, callbacks, serve
+from lifecycle.sandbox.documents import utc_text
+from lifecycle.zocdoc import ZocdocClient
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lifecycle.sandbox.messages import Reply, Request
+
+_FOR_EVER: Final = 100 * 365 * 86_400.0
+"""Seconds that a token of the stand-in lives: its clock runs too fast for an hour."""
+
+_PATIENCE: Final = 0.1
+_SILENCE: Final = 0.25
+"""Seconds of real time that a client waits whose answer is to be lost by silence, and that the stand-in is silent."""
+
+_DEADLINE: Final = 0.3
+"""Seconds of real time in which a 429 leaves no room for a second try."""
+
+
+def play(
+    target: str | sa.URL,
+    *,
+    appointments: int,
+    seed: int,
+    until: datetime,
+    days: int = 90,
+    on_progress: Callable[[int, int], object] | None = None,
+) -> Summary:
+    """Fill an empty SQLite database with a practice group's last `days` before `until` (UTC), with so many bookings.
+
+    The same arguments tell the same stories; ids of commands and requests differ from run to run. Starts a stand-in on
+    loopback. `on_progress` is called with the bookings so far and all. Raises as `bulk.generate` does.
+    """
+    started = time.monotonic()
+    order = making.Order(appointments=appointments, seed=seed, days=days, until=until)
+    clock = _Clock(until - timedelta(days=days))
+    database = databases.Database(target, now=clock.now)
+    if database.is_postgres:
+        raise errors.ConfigurationError(problem="the clock of PostgreSQL is the server's; use the bulk generator")
+    try:
+        ground.claim(database)
+        with ExitStack() as stack:
+            _Stage(stack, database, clock).play(order, on_progress)
+        return _counted(database, started)
+    finally:
+        database.close()
+
+
+class _Clock:
+    """Simulated time, for the database, the stand-in and the length of calls."""
+
+    def __init__(self, begin: datetime) -> None:
+        self._begin = self._now = begin
+
+    def now(self) -> datetime:
+        return self._now
+
+    def monotonic(self) -> float:
+        return (self._now - self._begin).total_seconds()
+
+    def reach(self, at: datetime) -> None:
+        self._now = max(self._now, at)
+
+    def pass_by(self, milliseconds: float) -> None:
+        self._now += timedelta(milliseconds=milliseconds)
+
+
+class _Zocdoc(Sandbox):
+    """The stand-in, whose answer to a command takes the time that the plan says."""
+
+    def __init__(self, clock: _Clock) -> None:
+        super().__init__(now=clock.now, token_lifetime=_FOR_EVER, with_fixtures=False)
+        self._clock = clock
+        self._pauses = (0.0, 0.0)
+
+    def expect(self, asked: plans.Asked) -> None:
+        """Prepare for a command: how long it takes, what is answered to a reschedule, what goes wrong."""
+        self._pauses = asked.pauses
+        self._appointments.on_reschedule = asked.answer or plans.UNCHANGED
+        fault = None if asked.trouble is None else _FAULTS.get(asked.trouble)
+        if fault is not None:
+            self.faults.add(fault)
+
+    def answer(self, request: Request) -> Reply:
+        """Answer; only a command takes time."""
+        if request.method == "GET":
+            return super().answer(request)
+        (before, after), self._pauses = self._pauses, (0.0, 0.0)
+        self._clock.pass_by(before)
+        reply = super().answer(request)
+        self._clock.pass_by(after)
+        return reply
+
+
+class _Client(ZocdocClient):
+    """A client of the stand-in, of the environment of samples."""
+
+    @property
+    def environment(self) -> str:
+        return ground.ENVIRONMENT
+
+
+class _Stage:
+    """The engine, the stand-in, and what is due when."""
+
+    def __init__(self, stack: ExitStack, database: databases.Database, clock: _Clock) -> None:
+        self.clock = clock
+        self.zocdoc = _Zocdoc(clock)
+        self.base_url = stack.enter_context(serve(self.zocdoc)).base_url
+        self.token = self.zocdoc.tokens.issue(MACHINE).text
+        client = stack.enter_context(self.client(self.base_url))
+        self.resources = Resources(database, Clients(client), monotonic=clock.monotonic)
+        self.nobody = stack.enter_context(socket.socket())
+        self.nobody.bind(("127.0.0.1", 0))  # and never listens: connections to it are refused
+        self.key = secrets.token_bytes(32)
+        self.agenda: list[tuple[datetime, int, Callable[[Any], None], Any]] = []
+        self.order = 0
+        self.acts: dict[type, Callable[[str, Any], None]] = {
+            plans.Told: self.tell,
+            plans.Looked: self.look,
+            plans.Changed: self.change,
+            plans.Asked: self.ask,
+            plans.Resolved: self.resolve,
+        }
+
+    def play(self, order: making.Order, on_progress: Callable[[int, int], object] | None) -> None:
+        """Carry out all plans of an order, each action at its time."""
+        drawn = drawing.plans(
+            Random(order.seed), appointments=order.appointments, days=order.days, until=order.until
+        )
+        self.expect(practice.next_sync(self.clock.now()), self.sync)
+        for number, plan in enumerate(drawn, 1):
+            self.work_off(plan.booked_at)
+            self.book(plan)
+            if on_progress is not None:
+                on_progress(number, order.appointments)
+        self.work_off(order.until)
+
+    def work_off(self, until: datetime) -> None:
+        """Do what is due up to an instant."""
+        while self.agenda and self.agenda[0][0] <= until:
+            at, _, act, operand = heapq.heappop(self.agenda)
+            self.clock.reach(at)
+            act(operand)
+        self.clock.reach(until)
+
+    def expect(self, at: datetime, act: Callable[[Any], None], operand: object = None) -> None:
+        """Put something on the agenda."""
+        self.order += 1
+        heapq.heappush(self.agenda, (at, self.order, act, operand))
+
+    def book(self, plan: plans.Plan) -> None:
+        """Book at Zocdoc, and expect what follows."""
+        self.zocdoc.add(
+            plan.appointment_id,
+            status=plan.status,
+            start_time=plan.start.isoformat(),
+            provider_location_id=plan.location.provider_location_id,
+            practice_id=plan.location.practice_id,
+            visit_reason_id=plan.visit_reason_id,
+            confirmation_type=plan.confirmation_type,
+        )
+        for action in plan.actions:
+            self.expect(action.at, self.do, (plan.appointment_id, action))
+
+    def do(self, due: tuple[str, plans.Action]) -> None:
+        """Carry out an action of a plan."""
+        appointment_id, action = due
+        self.acts[type(action)](appointment_id, action)
+
+    def change(self, appointment_id: str, action: plans.Changed) -> None:
+        """Let the provider change the appointment; who tells is another action."""
+        self.zocdoc.change(appointment_id, webhook=False, status=action.status)
+
+    def tell(self, appointment_id: str, action: plans.Told) -> None:
+        """Call our webhook, as Zocdoc signs its calls."""
+        now = self.clock.now()
+        modified = utc_text(self.zocdoc.appointment(appointment_id).modified)
+        event = callbacks.event(appointment_id, action.update_type, at=modified, sent=utc_text(now))
+        body = callbacks.encode(event)
+        headers = callbacks.sign(self.key, body, int(now.timestamp()))
+        keys = [base64.b64encode(self.key).decode()]
+        inbox.receive(self.resources, headers, body, keys, now=now.timestamp())
+        self.expect(now + timedelta(seconds=plans.PROCESSING_SECONDS), self.process)
+
+    def process(self, _: None) -> None:
+        """Process the inbox, as the door does beside it."""
+        done = inbox.process(self.resources, track_unknown=True)
+        if done.next_at is not None and done.next_at > self.clock.now() + timedelta(seconds=plans.PROCESSING_SECONDS):
+            self.expect(done.next_at, self.process)
+
+    def look(self, appointment_id: str, action: plans.Looked) -> None:
+        """Track, or read again."""
+        who = {"actor": action.actor, "source": action.source}
+        observations.track(self.resources, appointment_id, booked_with=MACHINE, **who)
+
+    def sync(self, _: None) -> None:
+        """Run the nightly sync."""
+        reconciliation.sync(self.resources, full=False, actor=scribe.SYNC_ACTOR)
+        self.expect(practice.next_sync(self.clock.now()), self.sync)
+
+    def ask(self, appointment_id: str, asked: plans.Asked) -> None:
+        """Ask for a command, with the client that is in the right trouble."""
+        self.zocdoc.expect(asked)
+        with ExitStack() as stack:
+            resources = self.resources
+            if asked.trouble in _OWN_CLIENT:
+                client = stack.enter_context(self.client_in_trouble(asked.trouble))
+                resources = replace(resources, clients=Clients(client))
+            stack.enter_context(suppress(*_EXPECTED))
+            commands.run(resources, asked.wish(appointment_id))
+        self.zocdoc.faults.clear()
+        if asked.trouble is not None:
+            self.recover(None)
+
+    def recover(self, _: None) -> None:
+        """Let recovery look at what is due, and again when more is."""
+        next_at = recovery.recover(self.resources).next_at
+        if next_at is not None:
+            self.expect(next_at, self.recover)
+
+    def resolve(self, appointment_id: str, action: plans.Resolved) -> None:
+        """Let an operator decide on what needs attention."""
+        waiting = (each for each in operators.attention(self.resources.database))
+        found = next((each for each in waiting if each.appointment_id == appointment_id), None)
+        if found is not None:
+            operators.resolve(
+                self.resources,
+                found.command_id,
+                resolution=action.resolution,
+                reason_code=action.reason_code,
+                actor=action.actor,
+            )
+
+    def client_in_trouble(self, trouble: plans.Trouble) -> ZocdocClient:
+        """Make a client that waits only so long, or that reaches nobody."""
+        if trouble is plans.Trouble.UNREACHABLE:
+            return self.client(f"http://127.0.0.1:{self.nobody.getsockname()[1]}")
+        return self.client(self.base_url, timeout=_PATIENCE, deadline=_DEADLINE)
+
+    def client(self, base_url: str, **limits: float) -> ZocdocClient:
+        """Make a client."""
+        return _Client(base_url=base_url, access_token=self.token, **limits)  # type: ignore[arg-type] # numbers only
+
+
+def _counted(database: databases.Database, started: float) -> Summary:
+    with database.read() as connection:
+        counts = [
+            connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one() for table in making.TABLES
+        ]
+    names = ("appointments", "commands", "deliveries", "events")
+    return Summary(**dict(zip(names, counts, strict=True)), seconds=round(time.monotonic() - started, 3))
+
+
+_EXPECTED: Final = (errors.TransitionRefused, errors.CommandRejected, errors.NotSent, errors.OutcomeUnknown)
+_SILENT: Final = frozenset({plans.Trouble.SILENCE_BEFORE, plans.Trouble.SILENCE_AFTER})
+_OWN_CLIENT: Final = _SILENT | {plans.Trouble.UNREACHABLE, plans.Trouble.BUSY}
+_BAD_START: Final = '{"request_id":"sample","error_type":"invalid_request","errors":[{"field":"start_time"}]}'
+_FAULTS: Final = {
+    plans.Trouble.RESET_BEFORE: Fault(kind=Kind.RESET),
+    plans.Trouble.RESET_AFTER: Fault(kind=Kind.RESET, when=Moment.AFTER),
+    plans.Trouble.SILENCE_BEFORE: Fault(kind=Kind.RESET, seconds=_SILENCE),
+    plans.Trouble.SILENCE_AFTER: Fault(kind=Kind.RESET, when=Moment.AFTER, seconds=_SILENCE),
+    plans.Trouble.GATEWAY_BEFORE: Fault(kind=Kind.ANSWER, status=502),
+    plans.Trouble.GATEWAY_AFTER: Fault(kind=Kind.ANSWER, status=502, when=Moment.AFTER),
+    plans.Trouble.BUSY: Fault(kind=Kind.ANSWER, status=429),
+    plans.Trouble.BAD_REQUEST: Fault(kind=Kind.ANSWER, status=400, body=_BAD_START),
+    plans.Trouble.NOT_FOUND: Fault(kind=Kind.ANSWER, status=404),
+}
