@@ -116,16 +116,16 @@ def receive(
     body: bytes,
     keys: Sequence[str],
     *,
-    now: float | None = None,
+    judged_at: float | None = None,
 ) -> Receipt:
     """Verify a call of Zocdoc and store it durably. When this returns, it may be answered.
 
     The same body again is counted, not stored again. An authentic call out of the tolerance of time is stored as a
     hint. Raises `WebhookRefused` (nothing is stored), `ConfigurationError` for missing or unusable keys,
-    `DatabaseUnavailable`: then do not answer, so that Zocdoc delivers again. `keys` as `check_keys` gave them, `now` in
-    seconds since 1970, to judge the signature's age by; None: this machine's.
+    `DatabaseUnavailable`: then do not answer, so that Zocdoc delivers again. `keys` as `check_keys` gave them.
+    `judged_at` is what the signature's age is judged by, in seconds since 1970; None: this machine's clock.
     """
-    call, is_stale = _verify(headers, body, keys, time.time() if now is None else now)
+    call, is_stale = _verify(headers, body, keys, time.time() if judged_at is None else judged_at)
     update = webhook.parse(body)
     reach(Point.DELIVERY_VERIFIED)
     with resources.database.write() as connection:
@@ -228,9 +228,7 @@ def waiting(resources: Resources) -> int:
     return _outlook(resources)[0]
 
 
-def _verify(
-    headers: Mapping[str, str], body: bytes, keys: Sequence[str], now: float
-) -> tuple[webhook.Call, bool]:
+def _verify(headers: Mapping[str, str], body: bytes, keys: Sequence[str], now: float) -> tuple[webhook.Call, bool]:
     if not keys:
         problem = "no webhook keys: pass webhook_keys=[...] (base64, as Zocdoc gave them)"
         raise errors.ConfigurationError(problem=problem)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -41,10 +42,33 @@ def _url(ctx: click.Context, param: click.Parameter, value: str) -> str:
     """Leave the environment and the default to `settings`, which also knows the file that may hold the URL."""
     if ctx.get_parameter_source(param.name or "") is not ParameterSource.COMMANDLINE:
         return settings.database_url(os.environ)
-    if _PASSWORD.search(value):
-        problem = "a password on the command line is seen by every user of this machine"
-        raise settings.SettingsError(f"{problem}; set {settings.DATABASE_URL} or {settings.DATABASE_URL}_FILE instead")
+    _refuse_password(value, f"{settings.DATABASE_URL} or {settings.DATABASE_URL}_FILE")
     return value
+
+
+def checked_url(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Accept a URL that is not the product's own database, from the command line without a password."""
+    if value is not None and ctx.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE:
+        _refuse_password(value, f"{ctx.auto_envvar_prefix}_{(param.name or '').upper()}")
+    return value
+
+
+def _refuse_password(url: str, variable: str) -> None:
+    if _PASSWORD.search(url):
+        problem = "a password on the command line is seen by every user of this machine"
+        raise settings.SettingsError(f"{problem}; set {variable} instead")
+
+
+def instant(argument: str, text: str | None) -> datetime | None:
+    """Read an instant of ISO 8601 with an offset, and give it in UTC. Raises `InvalidArgument`."""
+    try:
+        found = None if text is None else datetime.fromisoformat(text)
+        if found is None or found.utcoffset() is not None:
+            return found and found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    problem = "use ISO 8601 with an offset, such as 2026-12-01T00:00:00Z"
+    raise errors.InvalidArgument(argument=argument, problem=problem)
 
 
 def _login() -> str:

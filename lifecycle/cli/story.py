@@ -69,13 +69,13 @@ def tell(path: Path) -> None:
 def tell_what_next(path: Path) -> None:
     """Print commands that query what the demo left behind."""
     where = shlex.quote(f"sqlite:///{path}")
-    _title("Look around", f"the database is {path}")
-    _code(f"export LIFECYCLE_DATABASE_URL={where}")
-    program = _program()
-    _code(f"{program} list")
-    _code(f"{program} history {SECOND} --format csv")
-    _code(f"{program} explain {FIRST} reschedule")
-    _code(_sql_line(path))
+    title("Look around", f"the database is {path}")
+    code(f"export LIFECYCLE_DATABASE_URL={where}")
+    called = program()
+    code(f"{called} list")
+    code(f"{called} history {SECOND} --format csv")
+    code(f"{called} explain {FIRST} reschedule")
+    code(_sql_line(path))
 
 
 def _migrate(url: sa.URL) -> None:
@@ -99,7 +99,7 @@ def _track(lifecycle: Lifecycle) -> None:
 
 
 def _make_the_guides_calls(lifecycle: Lifecycle, sandbox: Sandbox) -> None:
-    _title("1  The guide's three calls", "what was on the wire, and what it moved")
+    title("1  The guide's three calls", "what was on the wire, and what it moved")
     _show_call(sandbox, lifecycle.confirm(FIRST, actor=ACTOR), "confirmed")
     cancelled = lifecycle.cancel(FIRST, actor=ACTOR, reason="string", reason_type="patient_no_longer_needs_appointment")
     _show_call(sandbox, cancelled, "cancelled")
@@ -111,13 +111,13 @@ def _show_call(sandbox: Sandbox, done: Done, expected: str) -> None:
     (entry,) = sandbox.ledger.entries(operation=done.command, appointment_id=done.appointment_id)
     _expect(entry.body == GUIDE[done.command] and entry.answered == 200, f"{done.command} went out as in the guide")  # noqa: PLR2004 # HTTP OK
     _expect(done.to_status == expected, f"{done.command} was answered with {expected}")
-    _code(f"{entry.method} {entry.path}")
-    _code(json.dumps(entry.body, indent=2))
+    code(f"{entry.method} {entry.path}")
+    code(json.dumps(entry.body, indent=2))
     _good(f"{done.from_status} -> {done.to_status}")
 
 
 def _refuse(lifecycle: Lifecycle, sandbox: Sandbox) -> None:
-    _title("2  A refusal", "confirming the cancelled one")
+    title("2  A refusal", "confirming the cancelled one")
     before = len(sandbox.ledger.entries())
     try:
         lifecycle.confirm(FIRST, actor=ACTOR)
@@ -130,7 +130,7 @@ def _refuse(lifecycle: Lifecycle, sandbox: Sandbox) -> None:
 
 
 def _lose_an_answer(lifecycle: Lifecycle, sandbox: Sandbox) -> str:
-    _title("3  A lost answer", "Zocdoc applies a reschedule, then the connection breaks")
+    title("3  A lost answer", "Zocdoc applies a reschedule, then the connection breaks")
     start = f"{datetime.now(UTC) + timedelta(days=30):%Y-%m-%d}T09:00:00-04:00"
     sandbox.faults.add(Fault(kind=Kind.RESET, operation="reschedule", when=Moment.AFTER))
     try:
@@ -170,7 +170,7 @@ def _moved_to(entry: Entry, start: str) -> bool:
 
 
 def _print_trail(lifecycle: Lifecycle) -> None:
-    _title("The audit trail", "append-only; every step, refusals included")
+    title("The audit trail", "append-only; every step, refusals included")
     for appointment_id in (FIRST, SECOND):
         events = lifecycle.history(appointment_id)
         _expect([event.appointment_seq for event in events] == [*range(1, len(events) + 1)], "the trail has no gap")
@@ -199,7 +199,7 @@ def _fail(claim: str) -> NoReturn:
     raise click.ClickException(f"the demo does not hold: it was to be seen that {claim}; please report this")
 
 
-def _program() -> str:
+def program() -> str:
     """Tell how this very program is called: it may not be on the path."""
     called = Path(sys.argv[0])
     if shutil.which("lifecycle"):
@@ -214,12 +214,14 @@ def _sql_line(path: Path) -> str:
     return f'{shlex.quote(sys.executable)} -c "{program}" {shlex.quote(str(path))}'
 
 
-def _title(text: str, about: str) -> None:
+def title(text: str, about: str) -> None:
+    """Print a heading, with what it is about."""
     click.echo()
     _print(Text.assemble((text, "bold"), (f"  {about}", "dim")))
 
 
-def _code(text: str) -> None:
+def code(text: str) -> None:
+    """Print lines that are to be copied."""
     for line in text.splitlines():
         _print(Text(f"  {line}", style="cyan"), is_whole=True)
 

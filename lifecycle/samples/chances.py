@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from bisect import bisect
 from itertools import accumulate
+from random import Random
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from random import Random
 
 _T = TypeVar("_T")
+
+
+def generator(seed: int | str) -> Random:
+    """Make a generator of plausible numbers, not of secrets."""
+    return Random(seed)  # noqa: S311 # samples
 
 
 class Shares(Generic[_T]):

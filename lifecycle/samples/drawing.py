@@ -1,16 +1,17 @@
 """Drawing plans: who books, confirms, moves, cancels and comes, how often, and what goes wrong. Pure and seeded.
 
-The shares are plausible, not measured: nobody publishes them.
+How often is in `habits`.
 """
 
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from lifecycle.samples import habits
 from lifecycle.samples import practice as practices
-from lifecycle.samples.chances import Shares, uuid_text
+from lifecycle.samples.chances import uuid_text
 from lifecycle.samples.plans import EFFECTS, Action, Asked, Changed, Effect, Looked, Plan, Resolved, Told, Trouble
 
 if TYPE_CHECKING:
@@ -23,49 +24,8 @@ _LAST_WORD: Final = timedelta(minutes=3)
 """Nothing is begun so shortly before the end of the samples, so that what was begun has ended: reads after a lost
 answer take half a minute."""
 
-_USER_SOURCES: Final = Shares({"api": 0.9, "cli": 0.1})
 _JOB_AT: Final = time(3, tzinfo=UTC)
-
-_PATIENT_REASONS: Final[Shares[str | None]] = Shares({
-    "patient_no_longer_available": 34.0,
-    "patient_no_longer_needs_appointment": 27.0,
-    "other_patient_reason": 14.0,
-    "rescheduling_patient": 9.0,
-    None: 7.0,
-})
-_PROVIDER_REASONS: Final[Shares[str | None]] = Shares({
-    "provider_not_available": 40.0,
-    "payment_or_insurance_issue": 22.0,
-    "patient_or_visit_type_not_accepted": 15.0,
-    "missing_needed_patient_information": 13.0,
-    "other_provider_reason": 10.0,
-})
-_LEARNING: Final = Shares({"webhook": 62.0, "app": 29.0, "sync": 9.0})
-_CONFIRMING: Final = Shares({"rule": 34.0, "staff": 50.0, "nightly": 8.0, "provider": 4.0, "failed": 3.0, "nobody": 1.0})
-_CANCELLING: Final = Shares({"patient": 58.0, "practice": 14.0, "provider": 28.0})
-_REGRETS: Final = Shares({"nothing": 90.0, "cancel": 5.0, "confirm": 4.0, "back": 1.0})
-_VISITS: Final = Shares({"arrived": 74.0, "no_show": 8.0, "early": 0.6, "late": 0.8, "unmarked": 16.6})
-_RESCHEDULE_ANSWERS: Final = Shares({
-    "rescheduled": 66.0,
-    "pending_reschedule": 26.0,
-    "reschedule_failed": 5.0,
-    "unchanged": 3.0,
-})
-_AFTER_PENDING: Final = Shares({"rescheduled": 78.0, "confirmed": 9.0, "reschedule_failed": 13.0})
-_TROUBLES: Final[Shares[Trouble | None]] = Shares({
-    None: 982.0,
-    Trouble.RESET_BEFORE: 2.0,
-    Trouble.RESET_AFTER: 3.0,
-    Trouble.SILENCE_BEFORE: 1.0,
-    Trouble.SILENCE_AFTER: 2.0,
-    Trouble.GATEWAY_BEFORE: 1.0,
-    Trouble.GATEWAY_AFTER: 1.0,
-    Trouble.UNREACHABLE: 4.5,
-    Trouble.BUSY: 2.5,
-    Trouble.NOT_FOUND: 1.0,
-})
-_FUTURE_STATUSES: Final = ("waitlisted", "checked_in")
-"""Statuses that Zocdoc does not document: it says that it may add some."""
+"""When the nightly job runs."""
 
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86_400.0
 
@@ -115,7 +75,7 @@ class _Drawing:
     # How the booking becomes known, and is confirmed.
 
     def learn(self) -> None:
-        match _LEARNING.draw(self.rng):
+        match habits.LEARNING.draw(self.rng):
             case "webhook":
                 self.tell("created")
             case "app":
@@ -126,7 +86,7 @@ class _Drawing:
         self.now += timedelta(seconds=20)
 
     def decide_booking(self) -> None:
-        match _CONFIRMING.draw(self.rng):
+        match habits.CONFIRMING.draw(self.rng):
             case "rule":
                 self.confirm(self.now + self.after(4 * _MINUTE, 0.8), "job:autoconfirm")
             case "staff":
@@ -143,7 +103,7 @@ class _Drawing:
     def confirm(self, at: datetime, actor: str) -> None:
         if at >= self.start:
             return
-        if self.rng.random() < 0.006:
+        if self.happens(habits.CANCELLED_UNTOLD):
             # The provider has just cancelled, and no webhook has told: Zocdoc answers 409.
             self.actions.append(Changed(at=at - timedelta(seconds=self.rng.uniform(5, 600)), status="cancelled"))
             self.ask("confirm", at, actor, calm=True)
@@ -151,22 +111,22 @@ class _Drawing:
             return
         if self.ask("confirm", at, actor):
             self.status = "confirmed"
-            if self.rng.random() < 0.015:
+            if self.happens(habits.CONFIRMED_TWICE):
                 self.ask("confirm", self.now + timedelta(seconds=self.rng.uniform(1, 4)), actor, calm=True)
 
     # What happens between confirmation and visit.
 
     def change_of_plans(self) -> None:
-        if self.rng.random() < 0.004:
+        if self.happens(habits.UNKNOWN_STATUS):
             self.pass_through_an_unknown_status()
-        elif self.rng.random() < 0.10:
+        elif self.happens(habits.RESCHEDULED):
             self.reschedule()
-        if self.rng.random() < 0.17:
+        if self.happens(habits.CANCELLED):
             self.cancel()
 
     def pass_through_an_unknown_status(self) -> None:
-        self.change(self.rng.choice(_FUTURE_STATUSES), self.after(8 * _HOUR, 0.8))
-        if self.rng.random() < 0.5:
+        self.change(self.rng.choice(habits.FUTURE_STATUSES), self.after(8 * _HOUR, 0.8))
+        if self.happens(habits.CANCELLED_IN_UNKNOWN):
             self.ask("cancel", self.now + self.after(_HOUR, 0.5), self.user(), calm=True)
         self.change("confirmed", self.after(5 * _HOUR, 0.6))
 
@@ -176,8 +136,8 @@ class _Drawing:
             return
         lead = self.start - at + timedelta(days=self.rng.uniform(1, 12))
         start = self.location.visit(self.rng, after=at, lead=lead)
-        answer = _RESCHEDULE_ANSWERS.draw(self.rng)
-        trouble = Trouble.BAD_REQUEST if self.rng.random() < 0.05 else None
+        answer = habits.RESCHEDULE_ANSWERS.draw(self.rng)
+        trouble = Trouble.BAD_REQUEST if self.happens(habits.START_REFUSED) else None
         if not self.ask("reschedule", at, self.user(), start=start, answer=answer, trouble=trouble):
             return
         if answer == "reschedule_failed":
@@ -187,27 +147,27 @@ class _Drawing:
         if answer in {"rescheduled", "pending_reschedule"}:
             self.status = answer
         if answer == "pending_reschedule":
-            self.change(_AFTER_PENDING.draw(self.rng), self.after(4 * _HOUR, 0.9))
-        if self.status == "reschedule_failed" and self.rng.random() < 0.5:
+            self.change(habits.AFTER_PENDING.draw(self.rng), self.after(4 * _HOUR, 0.9))
+        if self.status == "reschedule_failed" and self.happens(habits.CONFIRMED_AFTER_FAILURE):
             self.change("confirmed", self.after(6 * _HOUR, 0.5))
 
     def cancel(self) -> None:
         at = self.before_visit()
         if at is None:
             return
-        match _CANCELLING.draw(self.rng):
+        match habits.CANCELLING.draw(self.rng):
             case "provider":
                 self.now = at
                 self.change("cancelled", timedelta(0))
             case "patient":
-                self.cancel_here(at, self.user("job:patient-portal", 0.5), _PATIENT_REASONS.draw(self.rng))
+                self.cancel_here(at, self.user("job:patient-portal", 0.5), habits.PATIENT_REASONS.draw(self.rng))
             case _:
-                self.cancel_here(at, self.user(), _PROVIDER_REASONS.draw(self.rng))
+                self.cancel_here(at, self.user(), habits.PROVIDER_REASONS.draw(self.rng))
         if self.status == "cancelled":
             self.regret()
 
     def cancel_here(self, at: datetime, actor: str, reason_type: str | None) -> None:
-        if self.rng.random() < 0.02:
+        if self.happens(habits.CANCELLED_ALREADY):
             # Zocdoc has it cancelled already and has not told: a 409, and the wish is fulfilled.
             self.actions.append(Changed(at=at - timedelta(seconds=self.rng.uniform(5, 900)), status="cancelled"))
             self.ask("cancel", at, actor, reason_type=reason_type, calm=True)
@@ -218,7 +178,7 @@ class _Drawing:
     def regret(self) -> None:
         """After a cancellation: a second one, a confirmation that comes too late, a provider who takes it back."""
         again = self.after(10 * _MINUTE, 1.5)
-        match _REGRETS.draw(self.rng):
+        match habits.REGRETS.draw(self.rng):
             case "cancel":
                 self.ask("cancel", self.now + again, self.user(), reason_type="other_patient_reason", calm=True)
             case "confirm":
@@ -231,7 +191,7 @@ class _Drawing:
     # The visit.
 
     def visit(self) -> None:
-        match _VISITS.draw(self.rng):
+        match habits.VISITS.draw(self.rng):
             case "arrived":
                 self.ask("mark_arrived", self.around_start(-12, 10), self.user())
             case "no_show":
@@ -246,11 +206,11 @@ class _Drawing:
 
     def mark_no_show(self, at: datetime) -> None:
         self.now = max(self.now, at)
-        if self.rng.random() < 0.4:
+        if self.happens(habits.NO_SHOW_BY_JOB):
             done = self.ask("mark_no_show", self.night(), "job:nightly")
         else:
             done = self.ask("mark_no_show", at, self.user())
-        if done and self.rng.random() < 0.02:
+        if done and self.happens(habits.NO_SHOW_TAKEN_BACK):
             # The provider says that the patient did come: the chart has no such move.
             self.change("confirmed", self.after(_DAY, 0.5))
 
@@ -276,12 +236,12 @@ class _Drawing:
 
         `calm`: nothing goes wrong on the way.
         """
-        trouble = trouble if calm or trouble else _TROUBLES.draw(self.rng)
+        trouble = trouble if calm or trouble else habits.TROUBLES.draw(self.rng)
         asked = Asked(
             at=at,
             command=command,
             actor=actor,
-            source=_USER_SOURCES.draw(self.rng) if actor.startswith("user:") else "api",
+            source=habits.USER_SOURCES.draw(self.rng) if actor.startswith("user:") else "api",
             milliseconds=self.milliseconds(trouble),
             reason_type=reason_type,
             start=start,
@@ -304,7 +264,7 @@ class _Drawing:
 
     def recover(self, asked: Asked, effect: Effect) -> bool:
         """Let recovery settle a lost answer; False: it cannot be told, and a human looks."""
-        if self.rng.random() < 0.25:
+        if self.happens(habits.IMPATIENT):
             impatient = self.now + timedelta(seconds=self.rng.uniform(0, 0.5))
             self.actions.append(
                 Asked(
@@ -318,7 +278,7 @@ class _Drawing:
                 )
             )
         is_blind = asked.command == "mark_arrived" or (effect.is_applied and asked.answer == "reschedule_failed")
-        is_crossed = not is_blind and asked.command in {"confirm", "reschedule"} and self.rng.random() < 0.08
+        is_crossed = not is_blind and asked.command in {"confirm", "reschedule"} and self.happens(habits.CROSSED)
         if is_crossed:
             # The provider cancels in the same moment, so no read can tell what became of the command.
             self.actions.append(Changed(at=self.now, status="cancelled"))
@@ -326,7 +286,7 @@ class _Drawing:
         self.now += timedelta(seconds=40)
         if not is_blind and not is_crossed:
             return True
-        if self.rng.random() < 0.8:
+        if self.happens(habits.RESOLVED):
             self.resolve("applied" if effect.is_applied else "rejected")
         return False
 
@@ -348,7 +308,7 @@ class _Drawing:
             return
         self.now, self.status = at, status
         self.actions.append(Changed(at=at, status=status))
-        if self.rng.random() < 0.88:
+        if self.happens(habits.WEBHOOK_TELLS):
             self.tell("cancelled" if status == "cancelled" else "updated")
         else:
             self.now = practices.next_sync(at)
@@ -364,6 +324,9 @@ class _Drawing:
         if left < 2 * _HOUR:
             return None
         return self.now + timedelta(seconds=left * 0.97 * math.sqrt(self.rng.random()))
+
+    def happens(self, share: float) -> bool:
+        return self.rng.random() < share
 
     def night(self) -> datetime:
         at = datetime.combine(self.now.date(), _JOB_AT) + timedelta(seconds=self.rng.uniform(0, 900))

@@ -25,7 +25,9 @@ def claim(database: Database) -> None:
     with database.write() as connection:
         stamped = connection.execute(sa.select(models.installation.c.zocdoc_environment)).scalar()
         if stamped not in {None, ENVIRONMENT}:
-            problem = f"this database belongs to the Zocdoc environment '{stamped}'; samples need a database of their own"
+            problem = (
+                f"this database belongs to the Zocdoc environment '{stamped}'; samples need a database of their own"
+            )
             raise errors.ConfigurationError(problem=problem)
         if connection.execute(sa.select(models.appointments.c.appointment_id).limit(1)).first() is not None:
             raise errors.ConfigurationError(problem="this database holds appointments; samples need an empty one")

@@ -1,4 +1,4 @@
-"""Making the rows of many appointments, in order of time and a chunk at a time; in a process of its own if they are many.
+"""Making the rows of many appointments, in order of time, a chunk at a time; many in a process of their own.
 
 Memory is flat: beside a chunk, only the events are kept that follow the bookings of the chunk, which is some days'
 worth.
@@ -13,11 +13,11 @@ import sys
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from random import Random
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
 from lifecycle import columns, errors, models
 from lifecycle.samples import drawing, scribe
+from lifecycle.samples.chances import generator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,9 +72,9 @@ class Chunk(NamedTuple):
 
 def chunks(order: Order) -> Iterator[Chunk]:
     """Make the rows; the same order makes the same rows, hash for hash, on every machine and for every database."""
-    ids = Random(f"{order.seed} ids")
+    ids = generator(f"{order.seed} ids")
     chunk, later = _empty(), list[tuple[str, int, int, tuple[Any, ...]]]()
-    plans = drawing.plans(Random(order.seed), appointments=order.appointments, days=order.days, until=order.until)
+    plans = drawing.plans(generator(order.seed), appointments=order.appointments, days=order.days, until=order.until)
     booked = 0
     for number, plan in enumerate(plans):
         life = scribe.write_down(plan, until=order.until, ids=ids)

@@ -43,34 +43,32 @@ class Paper:
         """Keep what a statement of the engine writes, or answer the one question that it asks."""
         given = dict(values or {})
         if isinstance(statement, sa.Insert):
-            return self._insert(statement.table.name, given)
+            return self._insert(statement.table, given)
         if isinstance(statement, sa.Update):
-            return self._update(statement.table.name, given)
+            return self._update(statement.table, given)
         # What `settlement.doubt_left` asks: how many commands are in doubt.
         return Written(sum(row["state"] in _OPEN for row in self.commands.values()))
 
-    def _insert(self, table: str, row: dict[str, Any]) -> Written:
-        match table:
-            case models.audit_events.name:
-                self.events.append(row)
-            case models.commands.name:
-                self.commands[row["command_id"]] = {**_NO_COMMAND, **row}
-            case models.appointments.name:
-                self.appointment = row
-            case _:
-                raise AssertionError(table)
+    def _insert(self, table: object, row: dict[str, Any]) -> Written:
+        if table is models.audit_events:
+            self.events.append(row)
+        elif table is models.commands:
+            self.commands[row["command_id"]] = {**_NO_COMMAND, **row}
+        elif table is models.appointments:
+            self.appointment = row
+        else:
+            raise AssertionError(table)
         return Written(1)
 
-    def _update(self, table: str, changes: dict[str, Any]) -> Written:
-        match table:
-            case models.commands.name:
-                row = self.commands[changes.pop("of_command")]
-                del changes["of_attempt"]
-            case models.appointments.name:
-                row = self.appointment
-                del changes["of_appointment"], changes["of_version"]
-            case _:
-                raise AssertionError(table)
+    def _update(self, table: object, changes: dict[str, Any]) -> Written:
+        if table is models.commands:
+            row = self.commands[changes.pop("of_command")]
+            del changes["of_attempt"]
+        elif table is models.appointments:
+            row = self.appointment
+            del changes["of_appointment"], changes["of_version"]
+        else:
+            raise AssertionError(table)
         row.update(changes)
         return Written(1)
 

@@ -1,6 +1,6 @@
-"""What is done and what happens to one appointment, as a list of timed actions: drawn here, carried out elsewhere. Pure.
+"""What is done and what happens to one appointment, as a list of timed actions. Pure.
 
-`playing` carries a plan out with the real engine, `scribe` writes down what the engine would have written.
+`drawing` draws it, `playing` carries it out with the real engine, `scribe` writes down what the engine would have.
 """
 
 from __future__ import annotations

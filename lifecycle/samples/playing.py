@@ -15,7 +15,6 @@ import time
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
-from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -25,6 +24,7 @@ from lifecycle import database as databases
 from lifecycle.resources import Clients, Resources
 from lifecycle.samples import drawing, ground, making, plans, practice, scribe
 from lifecycle.samples.bulk import Summary
+from lifecycle.samples.chances import generator
 from lifecycle.sandbox import MACHINE, Fault, Kind, Moment, Sandbox, callbacks, serve
 from lifecycle.sandbox.documents import utc_text
 from lifecycle.zocdoc import ZocdocClient
@@ -154,7 +154,7 @@ class _Stage:
     def play(self, order: making.Order, on_progress: Callable[[int, int], object] | None) -> None:
         """Carry out all plans of an order, each action at its time."""
         drawn = drawing.plans(
-            Random(order.seed), appointments=order.appointments, days=order.days, until=order.until
+            generator(order.seed), appointments=order.appointments, days=order.days, until=order.until
         )
         self.expect(practice.next_sync(self.clock.now()), self.sync)
         for number, plan in enumerate(drawn, 1):
@@ -208,7 +208,7 @@ class _Stage:
         body = callbacks.encode(event)
         headers = callbacks.sign(self.key, body, int(now.timestamp()))
         keys = [base64.b64encode(self.key).decode()]
-        inbox.receive(self.resources, headers, body, keys, now=now.timestamp())
+        inbox.receive(self.resources, headers, body, keys, judged_at=now.timestamp())
         self.expect(now + timedelta(seconds=plans.PROCESSING_SECONDS), self.process)
 
     def process(self, _: None) -> None:

@@ -58,11 +58,10 @@ def found(rng: Random, *, appointments: int, days: int) -> Practice:
 def bookings(rng: Random, *, count: int, days: int, until: datetime) -> Iterator[datetime]:
     """Give the instants, UTC and in order, at which patients booked in so many days before `until`."""
     begin, zone = until - days * _DAY, _zone(_ZONES[1])
-    weights = []
+    moods, weights = [rng.uniform(0.8, 1.2) for _ in range(days)], []
     for number in range(days * 24):
         local = (begin + number * _HOUR).astimezone(zone)
-        mood = rng.uniform(0.8, 1.2) if number % 24 == 0 or not weights else mood
-        weights.append(mood * _BY_HOUR[local.hour] * _BY_WEEKDAY[local.weekday()])
+        weights.append(moods[number // 24] * _BY_HOUR[local.hour] * _BY_WEEKDAY[local.weekday()])
     total, before = sum(weights), 0
     for number, reached in enumerate(accumulate(weights)):
         upto = count if number == len(weights) - 1 else round(count * reached / total)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
-from datetime import UTC, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from lifecycle import (
@@ -226,9 +226,7 @@ class _Scribe:
             refusals.record(self.connection, locked, wish, decision.reasons)
             return
         command = commands.pending_of(locked, wish, uuid_text(self.ids))
-        commands.accept(
-            self.connection, locked, command, wish, digest=None, lease=_LEASE, advice=decision.advice
-        )
+        commands.accept(self.connection, locked, command, wish, digest=None, lease=_LEASE, advice=decision.advice)
         self.send(asked, command)
 
     def send(self, asked: plans.Asked, command: pending.Pending) -> None:
@@ -241,9 +239,7 @@ class _Scribe:
         if isinstance(outcome, zocdoc.Rejected) and attempts.is_stale(command, outcome):
             attempt = attempts.after_reading(command, outcome, self.reading(), asked.milliseconds)
         locked = self.paper.locked(self.now)
-        settlement.settle_locked(
-            self.connection, locked, command, attempt, source=asked.source, read_after=_SETTLE
-        )
+        settlement.settle_locked(self.connection, locked, command, attempt, source=asked.source, read_after=_SETTLE)
         if isinstance(outcome, zocdoc.Unknown):
             self.expect(self.now + _SETTLE, self.recover, command)
 
