@@ -6,7 +6,7 @@ How often is in `habits`.
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Final
 
 from lifecycle.samples import habits
