@@ -51,6 +51,11 @@ class Order:
     days: int
     until: datetime
 
+    @property
+    def begin(self) -> datetime:
+        """When the first patient may book."""
+        return self.until - timedelta(days=self.days)
+
     def __post_init__(self) -> None:
         """Refuse what cannot be made. Raises `InvalidArgument`."""
         for name, most in (("appointments", 100_000_000), ("days", 3660)):
@@ -95,7 +100,7 @@ def made(order: Order) -> Iterator[Iterator[Chunk]]:
         return
     wanted = json.dumps({**asdict(order), "until": order.until.isoformat()})
     command = [sys.executable, "-m", __name__, wanted]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:  # noqa: S603 # our own module
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True) as process:  # noqa: S603 # our own module
         try:
             yield _received(process)
         finally:
@@ -106,8 +111,8 @@ def _received(process: subprocess.Popen[bytes]) -> Iterator[Chunk]:
     while True:
         try:
             message: tuple[int, dict[str, Rows]] | None = marshal.load(process.stdout)  # type: ignore[arg-type] # noqa: S302 # our own process
-        except (EOFError, ValueError):
-            raise errors.LifecycleError from None
+        except (EOFError, ValueError, TypeError):
+            raise ChildProcessError("the process that makes the rows has ended too early") from None
         if message is None:
             return
         yield Chunk(*message)

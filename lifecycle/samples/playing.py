@@ -12,7 +12,7 @@ import heapq
 import secrets
 import socket
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -30,7 +30,7 @@ from lifecycle.sandbox.documents import utc_text
 from lifecycle.zocdoc import ZocdocClient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from lifecycle.sandbox.messages import Reply, Request
 
@@ -59,19 +59,28 @@ def play(
     The same arguments tell the same stories; ids of commands and requests differ from run to run. Starts a stand-in on
     loopback. `on_progress` is called with the bookings so far and all. Raises as `bulk.generate` does.
     """
-    started = time.monotonic()
     order = making.Order(appointments=appointments, seed=seed, days=days, until=until)
-    clock = _Clock(until - timedelta(days=days))
-    database = databases.Database(target, now=clock.now)
-    if database.is_postgres:
-        raise errors.ConfigurationError(problem="the clock of PostgreSQL is the server's; use the bulk generator")
-    try:
+    drawn = drawing.plans(generator(seed), appointments=appointments, days=days, until=until)
+
+    def counted() -> Iterator[plans.Plan]:
+        for number, plan in enumerate(drawn, 1):
+            yield plan
+            if on_progress is not None:
+                on_progress(number, appointments)
+
+    return carry_out(target, counted(), begin=order.begin, until=until)
+
+
+def carry_out(target: str | sa.URL, drawn: Iterable[plans.Plan], *, begin: datetime, until: datetime) -> Summary:
+    """Carry plans out, in the order of their bookings, in an empty SQLite database, in simulated time (UTC)."""
+    started = time.monotonic()
+    clock = _Clock(begin)
+    with closing(databases.Database(target, now=clock.now)) as database, ExitStack() as stack:
+        if database.is_postgres:
+            raise errors.ConfigurationError(problem="the clock of PostgreSQL is the server's; use the bulk generator")
         ground.claim(database)
-        with ExitStack() as stack:
-            _Stage(stack, database, clock).play(order, on_progress)
+        _Stage(stack, database, clock).play(drawn, until)
         return _counted(database, started)
-    finally:
-        database.close()
 
 
 class _Clock:
@@ -151,18 +160,13 @@ class _Stage:
             plans.Resolved: self.resolve,
         }
 
-    def play(self, order: making.Order, on_progress: Callable[[int, int], object] | None) -> None:
-        """Carry out all plans of an order, each action at its time."""
-        drawn = drawing.plans(
-            generator(order.seed), appointments=order.appointments, days=order.days, until=order.until
-        )
+    def play(self, drawn: Iterable[plans.Plan], until: datetime) -> None:
+        """Carry out all plans, each action at its time."""
         self.expect(practice.next_sync(self.clock.now()), self.sync)
-        for number, plan in enumerate(drawn, 1):
+        for plan in drawn:
             self.work_off(plan.booked_at)
             self.book(plan)
-            if on_progress is not None:
-                on_progress(number, order.appointments)
-        self.work_off(order.until)
+        self.work_off(until)
 
     def work_off(self, until: datetime) -> None:
         """Do what is due up to an instant."""
