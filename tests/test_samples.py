@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections import Counter
 from contextlib import closing
 from dataclasses import replace
@@ -66,7 +67,7 @@ def lives(of: list[plans.Plan], *, until: datetime = UNTIL) -> list[scribe.Life]
 def counts(url: str) -> dict[str, int]:
     """Count the rows of every table that a generator may write."""
     names = (*(table.name for table in making.TABLES), "lifecycle_installation")
-    return {name: query(url, f"SELECT count(*) AS n FROM {name}")[0]["n"] for name in names}
+    return {name: query(url, f"SELECT count(*) AS n FROM {name}")[0]["n"] for name in names}  # noqa: S608 # our tables
 
 
 def story(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
@@ -82,7 +83,7 @@ def story(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
 def in_every_trouble() -> list[plans.Plan]:
     """Take quiet plans, and give each of their commands each trouble in turn, with a change meanwhile or without."""
     troubles = list(plans.Trouble)
-    changed = []
+    changed: list[plans.Plan] = []
     for number, plan in enumerate(drawn(400, seed=5, days=30)):
         asked = [each for each in plan.actions if isinstance(each, plans.Asked) and each.trouble is None]
         if not asked or len(changed) == 8 * len(troubles):
@@ -196,7 +197,7 @@ def test_a_second_process_that_ends_too_early_is_noticed(monkeypatch: pytest.Mon
     """Half of the samples are not taken for all."""
     order = making.Order(appointments=60, seed=4, days=30, until=UNTIL)
     monkeypatch.setattr(making, "_ALONE_UP_TO", 10)
-    monkeypatch.setattr(making.sys, "executable", "/bin/true")
+    monkeypatch.setattr(sys, "executable", "/bin/true")
     with pytest.raises(ChildProcessError, match="too early"), making.made(order) as chunks:
         list(chunks)
 

@@ -121,6 +121,8 @@ class _Drawing:
             self.pass_through_an_unknown_status()
         elif self.happens(habits.RESCHEDULED):
             self.reschedule()
+        elif self.happens(habits.MOVED_BY_PROVIDER):
+            self.be_moved()
         if self.happens(habits.CANCELLED):
             self.cancel()
 
@@ -150,6 +152,13 @@ class _Drawing:
             self.change(habits.AFTER_PENDING.draw(self.rng), self.after(4 * _HOUR, 0.9))
         if self.status == "reschedule_failed" and self.happens(habits.CONFIRMED_AFTER_FAILURE):
             self.change("confirmed", self.after(6 * _HOUR, 0.5))
+
+    def be_moved(self) -> None:
+        at = self.before_visit()
+        if at is not None:
+            self.now = self.location.office_hour(self.rng, at)
+            self.start = self.location.visit(self.rng, after=self.now, lead=self.after(5 * _DAY, 0.6))
+            self.change("rescheduled", timedelta(0), start=self.start)
 
     def cancel(self) -> None:
         at = self.before_visit()
@@ -301,13 +310,13 @@ class _Drawing:
             )
         )
 
-    def change(self, status: str, pause: timedelta) -> None:
+    def change(self, status: str, pause: timedelta, *, start: datetime | None = None) -> None:
         """Let the provider change the status at Zocdoc; a webhook tells most of the times, else the nightly sync."""
         at = self.location.office_hour(self.rng, self.now + pause)
         if at >= self.start and status != "confirmed":
             return
         self.now, self.status = at, status
-        self.actions.append(Changed(at=at, status=status))
+        self.actions.append(Changed(at=at, status=status, start=start))
         if self.happens(habits.WEBHOOK_TELLS):
             self.tell("cancelled" if status == "cancelled" else "updated")
         else:

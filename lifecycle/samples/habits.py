@@ -65,6 +65,7 @@ CANCELLED_UNTOLD: Final = 0.006  # a confirmation meets a cancellation of the pr
 CONFIRMED_TWICE: Final = 0.015  # somebody clicks twice
 UNKNOWN_STATUS: Final = 0.004  # a status that Zocdoc does not document
 RESCHEDULED: Final = 0.10
+MOVED_BY_PROVIDER: Final = 0.03
 CANCELLED: Final = 0.17
 CANCELLED_IN_UNKNOWN: Final = 0.5  # somebody tries to cancel meanwhile
 START_REFUSED: Final = 0.05  # the slot is taken: Zocdoc answers 400

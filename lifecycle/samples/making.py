@@ -13,6 +13,7 @@ import sys
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
 from lifecycle import columns, errors, models
@@ -36,7 +37,7 @@ TABLES: Final = (models.appointments, models.commands, models.webhook_deliveries
 """In the order in which foreign keys let them be written."""
 
 NAMES: Final = {
-    table.name: tuple(column.name for column in table.columns if column.name != models.audit_events.c.seq.name)
+    str(table.name): tuple(column.name for column in table.columns if column.name != models.audit_events.c.seq.name)
     for table in TABLES
 }
 """The columns of a row, by table; the database gives `seq`."""
@@ -126,7 +127,7 @@ def _send(order: Order, pipe: BinaryIO) -> None:
 
 
 def _empty() -> dict[str, Rows]:
-    return {table.name: [] for table in TABLES}
+    return {name: [] for name in NAMES}
 
 
 def _take(
@@ -152,19 +153,18 @@ def _closed(
 
 
 def _row(table: sa.Table, values: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple([_stored(values[name]) for name in NAMES[table.name]])
+    return tuple([each if type(each) in _PLAIN else _stored(each) for each in _READ[table.name](values)])
 
 
 def _stored(value: object) -> object:
     """Give a value as SQLite stores it; PostgreSQL reads the same text."""
-    if value is None or type(value) in _PLAIN:
-        return value
     if isinstance(value, datetime):
         return columns.utc_text(value)
     return (json.dumps(value) if value else "{}") if isinstance(value, dict) else str(value)
 
 
-_PLAIN: Final = frozenset({str, int, bool})
+_PLAIN: Final = frozenset({str, int, bool, type(None)})
+_READ: Final = {name: itemgetter(*names) for name, names in NAMES.items()}
 _RECORDED_AT: Final = NAMES[models.audit_events.name].index("recorded_at")
 
 if __name__ == "__main__":

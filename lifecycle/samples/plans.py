@@ -84,10 +84,11 @@ class Looked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changed:
-    """The provider changes the appointment at Zocdoc."""
+    """The provider changes the appointment at Zocdoc. `start`: the new one, with its offset; None: as it is."""
 
     at: datetime
     status: str
+    start: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

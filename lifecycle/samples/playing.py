@@ -25,7 +25,7 @@ from lifecycle.resources import Clients, Resources
 from lifecycle.samples import drawing, ground, making, plans, practice, scribe
 from lifecycle.samples.bulk import Summary
 from lifecycle.samples.chances import generator
-from lifecycle.sandbox import MACHINE, Fault, Kind, Moment, Sandbox, callbacks, serve
+from lifecycle.sandbox import MACHINE, Fault, Kind, Moment, Operation, Sandbox, callbacks, serve
 from lifecycle.sandbox.documents import utc_text
 from lifecycle.zocdoc import ZocdocClient
 
@@ -116,7 +116,7 @@ class _Zocdoc(Sandbox):
         self._appointments.on_reschedule = asked.answer or plans.UNCHANGED
         fault = None if asked.trouble is None else _FAULTS.get(asked.trouble)
         if fault is not None:
-            self.faults.add(fault)
+            self.faults.add(replace(fault, operation=_OPERATIONS.get(asked.command, asked.command)))
 
     def answer(self, request: Request) -> Reply:
         """Answer; only a command takes time."""
@@ -202,7 +202,8 @@ class _Stage:
 
     def change(self, appointment_id: str, action: plans.Changed) -> None:
         """Let the provider change the appointment; who tells is another action."""
-        self.zocdoc.change(appointment_id, webhook=False, status=action.status)
+        moved = {} if action.start is None else {"start_time": action.start.isoformat()}
+        self.zocdoc.change(appointment_id, webhook=False, status=action.status, **moved)
 
     def tell(self, appointment_id: str, action: plans.Told) -> None:
         """Call our webhook, as Zocdoc signs its calls."""
@@ -284,9 +285,16 @@ def _counted(database: databases.Database, started: float) -> Summary:
     return Summary(**dict(zip(names, counts, strict=True)), seconds=round(time.monotonic() - started, 3))
 
 
-_EXPECTED: Final = (errors.TransitionRefused, errors.CommandRejected, errors.NotSent, errors.OutcomeUnknown)
+_EXPECTED: Final = (
+    errors.TransitionRefused,
+    errors.CommandRejected,
+    errors.NotSent,
+    errors.OutcomeUnknown,
+    errors.ReadFailed,
+)
 _SILENT: Final = frozenset({plans.Trouble.SILENCE_BEFORE, plans.Trouble.SILENCE_AFTER})
 _OWN_CLIENT: Final = _SILENT | {plans.Trouble.UNREACHABLE, plans.Trouble.BUSY}
+_OPERATIONS: Final = {"mark_arrived": Operation.UPDATE_STATUS, "mark_no_show": Operation.UPDATE_STATUS}
 _BAD_START: Final = '{"request_id":"sample","error_type":"invalid_request","errors":[{"field":"start_time"}]}'
 _FAULTS: Final = {
     plans.Trouble.RESET_BEFORE: Fault(kind=Kind.RESET),

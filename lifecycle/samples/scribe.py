@@ -127,8 +127,9 @@ class _Scribe:
     # Zocdoc's side.
 
     def change(self, action: plans.Changed) -> None:
-        """Let the provider change the status."""
-        self.modify(appointment_status=action.status)
+        """Let the provider change the appointment."""
+        moved = {} if action.start is None else {"start_time": action.start}
+        self.modify(appointment_status=action.status, **moved)
 
     def modify(self, **changes: Any) -> None:  # noqa: ANN401 # fields of AppointmentData
         """Change the appointment at Zocdoc, and its modification time."""
@@ -218,6 +219,8 @@ class _Scribe:
         """Do what `commands.run` does."""
         locked = self.paper.locked(self.now)
         if locked.row["in_doubt"] and locked.active_state is None:
+            if asked.trouble is plans.Trouble.UNREACHABLE:
+                return
             self.read(asked.actor, asked.source)
             locked = self.paper.locked(self.now)
         wish = asked.wish(self.remote.appointment_id)
