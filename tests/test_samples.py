@@ -167,6 +167,24 @@ def test_the_bulk_generator_writes_the_same_rows_into_both_databases(database_ur
     }
 
 
+def test_a_large_order_leaves_every_index_behind(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is dropped for loading is there again afterwards, also when the load was broken off."""
+    monkeypatch.setattr(making, "FEW", 10)
+
+    def stop(booked: int, of: int) -> None:
+        raise KeyboardInterrupt((booked, of))
+
+    with closing(database.Database(database_url)) as target:
+        if not target.is_postgres:
+            with pytest.raises(KeyboardInterrupt):
+                bulk.generate(target, appointments=11, seed=1, until=UNTIL, on_progress=stop)
+            assert schema.check(target) == []
+            return
+        summary = bulk.generate(target, appointments=60, seed=1, until=UNTIL)
+        assert schema.check(target) == []
+        assert summary.events > 100
+
+
 def test_another_seed_makes_other_rows() -> None:
     """Ids, times and stories all hang on the seed."""
     orders = [making.Order(appointments=20, seed=seed, days=90, until=UNTIL) for seed in (1, 2)]
@@ -183,7 +201,7 @@ def test_many_are_made_beside_in_chunks_of_any_size(monkeypatch: pytest.MonkeyPa
     (whole,) = making.chunks(order)
     monkeypatch.setattr(making, "BORN_IN_A_CHUNK", 7)
     pieces = list(making.chunks(order))
-    monkeypatch.setattr(making, "_ALONE_UP_TO", 10)
+    monkeypatch.setattr(making, "FEW", 10)
     with making.made(order) as chunks:
         (beside,) = chunks
     assert beside == whole
@@ -196,7 +214,7 @@ def test_many_are_made_beside_in_chunks_of_any_size(monkeypatch: pytest.MonkeyPa
 def test_a_second_process_that_ends_too_early_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of the samples are not taken for all."""
     order = making.Order(appointments=60, seed=4, days=30, until=UNTIL)
-    monkeypatch.setattr(making, "_ALONE_UP_TO", 10)
+    monkeypatch.setattr(making, "FEW", 10)
     monkeypatch.setattr(sys, "executable", "/bin/true")
     with pytest.raises(ChildProcessError, match="too early"), making.made(order) as chunks:
         list(chunks)

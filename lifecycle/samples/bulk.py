@@ -7,6 +7,7 @@ other constraints are in force, and the rows pass every verification.
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +15,7 @@ from lifecycle import models
 from lifecycle.samples import ground, making
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
     import sqlalchemy as sa
@@ -48,12 +49,15 @@ def generate(
     then leave no row. `on_progress` is called with the bookings so far and all. Each chunk is a transaction: of a run
     that is killed the database holds a part, and wants to be made anew. Raises `ConfigurationError` for a database
     that is not empty, `InvalidArgument`, `DatabaseUnavailable`, `SchemaMismatch`.
+
+    More than `making.FEW` appointments are made in a second process, and loaded without the indexes that no constraint
+    needs, which are built again afterwards: that wants the rights of the tables' owner.
     """
     started = time.monotonic()
     order = making.Order(appointments=appointments, seed=seed, days=days, until=until)
     ground.claim(database)
     counts, booked = dict.fromkeys((table.name for table in making.TABLES), 0), 0
-    with making.made(order) as chunks:
+    with _unindexed(database, is_wanted=appointments > making.FEW), making.made(order) as chunks:
         for chunk in chunks:
             _store(database, chunk)
             booked += chunk.booked
@@ -69,6 +73,32 @@ def generate(
         events=counts[models.audit_events.name],
         seconds=round(time.monotonic() - started, 3),
     )
+
+
+@contextmanager
+def _unindexed(database: Database, *, is_wanted: bool) -> Iterator[None]:
+    """Load without the indexes that no constraint needs: sorted in one go, they cost a third of the time."""
+    if not is_wanted:
+        yield
+        return
+    spare = [index for table in making.TABLES for index in table.indexes if not index.unique]
+    with database.write() as connection:
+        _give_memory(connection, _LOADING_KILOBYTES)
+        for index in spare:
+            index.drop(connection)
+    try:
+        yield
+    finally:
+        with database.write() as connection:
+            for index in spare:
+                index.create(connection)
+            _give_memory(connection, _USUAL_KILOBYTES)
+
+
+def _give_memory(connection: sa.Connection, kilobytes: int) -> None:
+    """Let SQLite hold so much of the file in memory: ids are random, so every row touches another page."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(f"PRAGMA cache_size = -{kilobytes}")
 
 
 def _store(database: Database, chunk: making.Chunk) -> None:
@@ -111,6 +141,10 @@ def _analyze(database: Database) -> None:
         with database.write() as connection:
             connection.exec_driver_sql(f"ANALYZE {', '.join(table.name for table in making.TABLES)}")
 
+
+_LOADING_KILOBYTES: Final = 256 * 1024
+_USUAL_KILOBYTES: Final = 2_000
+"""SQLite's own default."""
 
 _LINES: Final = 1_000
 """Rows that are handed to the driver at a time."""

@@ -6,6 +6,7 @@ worth.
 
 from __future__ import annotations
 
+import gc
 import json
 import marshal
 import subprocess
@@ -13,6 +14,7 @@ import sys
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
@@ -30,8 +32,8 @@ Rows = list[tuple[Any, ...]]
 BORN_IN_A_CHUNK: Final = 4_000
 """Appointments of a chunk: 15,000 events, half a second's work, and a transaction that any database takes."""
 
-_ALONE_UP_TO: Final = 20_000
-"""Appointments up to which a second process is not worth its start."""
+FEW: Final = 20_000
+"""Appointments up to which neither a second process nor building indexes afterwards is worth it."""
 
 TABLES: Final = (models.appointments, models.commands, models.webhook_deliveries, models.audit_events)
 """In the order in which foreign keys let them be written."""
@@ -96,7 +98,7 @@ def chunks(order: Order) -> Iterator[Chunk]:
 @contextmanager
 def made(order: Order) -> Iterator[Iterator[Chunk]]:
     """Give the chunks of an order, made beside the caller if there are many."""
-    if order.appointments <= _ALONE_UP_TO:
+    if order.appointments <= FEW:
         yield chunks(order)
         return
     wanted = json.dumps({**asdict(order), "until": order.until.isoformat()})
@@ -120,6 +122,7 @@ def _received(process: subprocess.Popen[bytes]) -> Iterator[Chunk]:
 
 
 def _send(order: Order, pipe: BinaryIO) -> None:
+    gc.set_threshold(200_000)  # millions of rows that are no garbage need not be looked through again and again
     for chunk in chunks(order):
         marshal.dump(tuple(chunk), pipe)
     marshal.dump(None, pipe)
@@ -159,10 +162,11 @@ def _row(table: sa.Table, values: dict[str, Any]) -> tuple[Any, ...]:
 def _stored(value: object) -> object:
     """Give a value as SQLite stores it; PostgreSQL reads the same text."""
     if isinstance(value, datetime):
-        return columns.utc_text(value)
+        return _text(value)
     return (json.dumps(value) if value else "{}") if isinstance(value, dict) else str(value)
 
 
+_text: Final = lru_cache(maxsize=1 << 12)(columns.utc_text)
 _PLAIN: Final = frozenset({str, int, bool, type(None)})
 _READ: Final = {name: itemgetter(*names) for name, names in NAMES.items()}
 _RECORDED_AT: Final = NAMES[models.audit_events.name].index("recorded_at")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from lifecycle import (
@@ -37,7 +37,6 @@ from lifecycle.samples.paper import Paper
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
     from random import Random
 
     import sqlalchemy as sa
@@ -318,15 +317,22 @@ class _Scribe:
 
 
 def _booked(plan: plans.Plan) -> zocdoc.AppointmentData:
-    return zocdoc.AppointmentData.model_construct(
-        appointment_id=plan.appointment_id,
-        appointment_status=plan.status,
-        start_time=plan.start,
-        start_time_text=plan.start.isoformat(),
-        provider_location_id=plan.location.provider_location_id,
-        practice_id=plan.location.practice_id,
-        visit_reason_id=plan.visit_reason_id,
-        confirmation_type=plan.confirmation_type,
-        created_time_utc=plan.booked_at,
-        last_modified_time_utc=plan.booked_at,
-    )
+    told = {
+        "appointment_id": plan.appointment_id,
+        "appointment_status": plan.status,
+        "start_time": plan.start,
+        "start_time_text": plan.start.isoformat(),
+        "provider_location_id": plan.location.provider_location_id,
+        "practice_id": plan.location.practice_id,
+        "visit_reason_id": plan.visit_reason_id,
+        "confirmation_type": plan.confirmation_type,
+        "created_time_utc": plan.booked_at,
+        "last_modified_time_utc": plan.booked_at,
+    }
+    return _BLANK.model_copy(update=told)
+
+
+_BLANK: Final = zocdoc.AppointmentData.model_construct(
+    appointment_id="", appointment_status="", start_time=datetime.min.replace(tzinfo=UTC), start_time_text=""
+)
+"""To be copied, which takes a fifth of the time."""
