@@ -50,6 +50,24 @@ TOLD = (
 )
 """What an event tells, apart from ids and times."""
 
+ALIKE = {
+    "lifecycle_commands": (
+        "appointment_id",
+        "command",
+        "state",
+        "attempt",
+        "outcome",
+        "reason_code",
+        "unchanged_reads",
+        "http_status",
+        "target_status",
+        "lease_until",
+        "run_at",
+    ),
+    "lifecycle_webhook_deliveries": ("appointment_id", "state", "update_type", "attempts", "run_at"),
+}
+"""What a command and a delivery come to."""
+
 KEPT = ("status", "version", "observed_version", "in_doubt", "start_time_offset_minutes", "confirmation_type")
 
 
@@ -86,7 +104,7 @@ def in_every_trouble() -> list[plans.Plan]:
     changed: list[plans.Plan] = []
     for number, plan in enumerate(drawn(400, seed=5, days=30)):
         asked = [each for each in plan.actions if isinstance(each, plans.Asked) and each.trouble is None]
-        if not asked or len(changed) == 8 * len(troubles):
+        if not asked or len(changed) == 6 * len(troubles):
             continue
         chosen = asked[number % len(asked)]
         trouble = troubles[len(changed) % len(troubles)]
@@ -99,8 +117,8 @@ def in_every_trouble() -> list[plans.Plan]:
 
 @pytest.mark.parametrize("kind", ["drawn", "in_trouble"])
 def test_the_engine_writes_what_the_scribe_writes_down(kind: str, sqlite_url: str) -> None:
-    """Played by the real engine or written down, a plan gives the same events and the same row, within a second."""
-    told = drawn(250, seed=7, days=30) if kind == "drawn" else in_every_trouble()
+    """Played by the real engine or written down, a plan gives the same events, rows, commands and deliveries."""
+    told = drawn(150, seed=7, days=30) if kind == "drawn" else in_every_trouble()
     playing.carry_out(sqlite_url, told, begin=UNTIL - timedelta(days=30), until=UNTIL)
     written = lives(told)
     played = query(sqlite_url, "SELECT * FROM lifecycle_audit_events ORDER BY appointment_id, appointment_seq")
@@ -118,32 +136,13 @@ def test_the_engine_writes_what_the_scribe_writes_down(kind: str, sqlite_url: st
         assert row["start_time"] == columns.utc_text(life.appointment["start_time"])
         assert (row["arrived_at"] is None) == (life.appointment["arrived_at"] is None)
     assert rows == {}
-
-
-def test_commands_and_deliveries_are_alike_in_both_ways(sqlite_url: str) -> None:
-    """Each command stands in the same state after the same reads, each delivery was followed."""
-    told = in_every_trouble()
-    playing.carry_out(sqlite_url, told, begin=UNTIL - timedelta(days=30), until=UNTIL)
-    names = (
-        "appointment_id",
-        "command",
-        "state",
-        "attempt",
-        "outcome",
-        "reason_code",
-        "unchanged_reads",
-        "http_status",
-    )
-    played = query(sqlite_url, "SELECT * FROM lifecycle_commands")
-    written = lives(told)
-    assert Counter(tuple(row[name] for name in names) for row in played) == Counter(
-        tuple(row[name] for name in names) for life in written for row in life.commands
-    )
-    assert {"applied", "rejected", "not_sent", "needs_attention"} == {row["state"] for row in played}
-    played = query(sqlite_url, "SELECT * FROM lifecycle_webhook_deliveries")
-    assert Counter((row["appointment_id"], row["state"], row["update_type"]) for row in played) == Counter(
-        (row["appointment_id"], row["state"], row["update_type"]) for life in written for row in life.deliveries
-    )
+    for table, names in ALIKE.items():
+        stored = Counter(tuple(row[name] for name in names) for row in query(sqlite_url, f"SELECT * FROM {table}"))  # noqa: S608 # our tables
+        assert stored == Counter(
+            tuple(row[name] for name in names)
+            for life in written
+            for row in (life.commands if table == "lifecycle_commands" else life.deliveries)
+        )
 
 
 def test_the_bulk_generator_writes_the_same_rows_into_both_databases(database_url: str) -> None:
@@ -257,7 +256,7 @@ def test_people_act_in_office_hours_and_patients_book_at_any() -> None:
 
 def test_everything_happens_that_may_happen() -> None:
     """All sources, reasons, outcomes and statuses occur, the odd ones rarely, and nothing after the end."""
-    written = lives(drawn(6000))
+    written = lives(drawn(3000, seed=2))
     events = [event for life in written for event in life.events]
     assert {event["source"] for event in events} == {"api", "cli", "webhook", "sync", "recovery", "operator"}
     assert {event["reason_type"] for event in events} == {None, *map(str, chart.CancellationReason)}

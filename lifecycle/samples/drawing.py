@@ -5,29 +5,23 @@ How often is in `habits`.
 
 from __future__ import annotations
 
-import math
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from lifecycle.samples import habits
 from lifecycle.samples import practice as practices
 from lifecycle.samples.chances import uuid_text
-from lifecycle.samples.plans import EFFECTS, Action, Asked, Changed, Effect, Looked, Plan, Resolved, Told, Trouble
+from lifecycle.samples.drafting import DAY, HOUR, MINUTE, Draft
+from lifecycle.samples.plans import Changed, Looked, Plan, Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from random import Random
 
-    from lifecycle.samples.practice import Location
 
 _LAST_WORD: Final = timedelta(minutes=3)
 """Nothing is begun so shortly before the end of the samples, so that what was begun has ended: reads after a lost
 answer take half a minute."""
-
-_JOB_AT: Final = time(3, tzinfo=UTC)
-"""When the nightly job runs."""
-
-_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86_400.0
 
 
 def plans(rng: Random, *, appointments: int, days: int, until: datetime) -> Iterator[Plan]:
@@ -40,17 +34,8 @@ def plans(rng: Random, *, appointments: int, days: int, until: datetime) -> Iter
         yield _Drawing(rng, practice.choose(rng), booked_at).plan(until - _LAST_WORD)
 
 
-class _Drawing:
-    """One appointment while it is drawn. `now` is when the last thing was done, `status` what it should be by then."""
-
-    def __init__(self, rng: Random, location: Location, booked_at: datetime) -> None:
-        self.rng = rng
-        self.location = location
-        self.now = self.booked_at = booked_at
-        self.start = self.first_start = location.visit(rng, after=booked_at, lead=self.after(4.5 * _DAY, 1.0))
-        self.confirms_itself = rng.random() < location.confirms_itself
-        self.status = self.first_status = "confirmed" if self.confirms_itself else "pending_booking"
-        self.actions: list[Action] = []
+class _Drawing(Draft):
+    """One appointment while its life is drawn."""
 
     def plan(self, end: datetime) -> Plan:
         """Draw the whole life, and leave out what would lie after the end."""
@@ -88,15 +73,15 @@ class _Drawing:
     def decide_booking(self) -> None:
         match habits.CONFIRMING.draw(self.rng):
             case "rule":
-                self.confirm(self.now + self.after(4 * _MINUTE, 0.8), "job:autoconfirm")
+                self.confirm(self.now + self.after(4 * MINUTE, 0.8), "job:autoconfirm")
             case "staff":
-                self.confirm(self.location.office_hour(self.rng, self.now + self.after(_HOUR, 1.2)), self.user())
+                self.confirm(self.location.office_hour(self.rng, self.now + self.after(HOUR, 1.2)), self.user())
             case "nightly":
                 self.confirm(self.night(), "job:nightly")
             case "provider":
-                self.change("confirmed", self.after(3 * _HOUR, 0.8))
+                self.change("confirmed", self.after(3 * HOUR, 0.8))
             case "failed":
-                self.change("booking_failed", self.after(5 * _HOUR, 0.8))
+                self.change("booking_failed", self.after(5 * HOUR, 0.8))
             case _:
                 pass
 
@@ -127,10 +112,10 @@ class _Drawing:
             self.cancel()
 
     def pass_through_an_unknown_status(self) -> None:
-        self.change(self.rng.choice(habits.FUTURE_STATUSES), self.after(8 * _HOUR, 0.8))
+        self.change(self.rng.choice(habits.FUTURE_STATUSES), self.after(8 * HOUR, 0.8))
         if self.happens(habits.CANCELLED_IN_UNKNOWN):
-            self.ask("cancel", self.now + self.after(_HOUR, 0.5), self.user(), calm=True)
-        self.change("confirmed", self.after(5 * _HOUR, 0.6))
+            self.ask("cancel", self.now + self.after(HOUR, 0.5), self.user(), calm=True)
+        self.change("confirmed", self.after(5 * HOUR, 0.6))
 
     def reschedule(self) -> None:
         at = self.before_visit()
@@ -149,15 +134,15 @@ class _Drawing:
         if answer in {"rescheduled", "pending_reschedule"}:
             self.status = answer
         if answer == "pending_reschedule":
-            self.change(habits.AFTER_PENDING.draw(self.rng), self.after(4 * _HOUR, 0.9))
+            self.change(habits.AFTER_PENDING.draw(self.rng), self.after(4 * HOUR, 0.9))
         if self.status == "reschedule_failed" and self.happens(habits.CONFIRMED_AFTER_FAILURE):
-            self.change("confirmed", self.after(6 * _HOUR, 0.5))
+            self.change("confirmed", self.after(6 * HOUR, 0.5))
 
     def be_moved(self) -> None:
         at = self.before_visit()
         if at is not None:
             self.now = self.location.office_hour(self.rng, at)
-            self.start = self.location.visit(self.rng, after=self.now, lead=self.after(5 * _DAY, 0.6))
+            self.start = self.location.visit(self.rng, after=self.now, lead=self.after(5 * DAY, 0.6))
             self.change("rescheduled", timedelta(0), start=self.start)
 
     def cancel(self) -> None:
@@ -186,7 +171,7 @@ class _Drawing:
 
     def regret(self) -> None:
         """After a cancellation: a second one, a confirmation that comes too late, a provider who takes it back."""
-        again = self.after(10 * _MINUTE, 1.5)
+        again = self.after(10 * MINUTE, 1.5)
         match habits.REGRETS.draw(self.rng):
             case "cancel":
                 self.ask("cancel", self.now + again, self.user(), reason_type="other_patient_reason", calm=True)
@@ -221,136 +206,8 @@ class _Drawing:
             done = self.ask("mark_no_show", at, self.user())
         if done and self.happens(habits.NO_SHOW_TAKEN_BACK):
             # The provider says that the patient did come: the chart has no such move.
-            self.change("confirmed", self.after(_DAY, 0.5))
+            self.change("confirmed", self.after(DAY, 0.5))
 
     def around_start(self, least: float, most: float) -> datetime:
         at = self.start.astimezone(UTC) + timedelta(minutes=self.rng.uniform(least, most))
         return max(at, self.now + timedelta(seconds=30))
-
-    # Single steps.
-
-    def ask(
-        self,
-        command: str,
-        at: datetime,
-        actor: str,
-        *,
-        reason_type: str | None = None,
-        start: datetime | None = None,
-        answer: str | None = None,
-        trouble: Trouble | None = None,
-        calm: bool = False,
-    ) -> bool:
-        """Ask once, and again if it was not sent or proved not applied; give whether it was applied in the end.
-
-        `calm`: nothing goes wrong on the way.
-        """
-        trouble = trouble if calm or trouble else habits.TROUBLES.draw(self.rng)
-        asked = Asked(
-            at=at,
-            command=command,
-            actor=actor,
-            source=habits.USER_SOURCES.draw(self.rng) if actor.startswith("user:") else "api",
-            milliseconds=self.milliseconds(trouble),
-            reason_type=reason_type,
-            start=start,
-            answer=answer,
-            trouble=trouble,
-        )
-        self.actions.append(asked)
-        self.now = at + timedelta(milliseconds=asked.milliseconds, seconds=1)
-        if trouble is None:
-            return True
-        effect = EFFECTS[trouble]
-        if effect.outcome == "rejected":
-            return False
-        if effect.outcome == "unknown" and not self.recover(asked, effect):
-            return False
-        if effect.is_applied:
-            return True
-        again = self.now + self.after(5 * _MINUTE, 0.8)
-        return self.ask(command, again, actor, reason_type=reason_type, start=start, answer=answer, calm=True)
-
-    def recover(self, asked: Asked, effect: Effect) -> bool:
-        """Let recovery settle a lost answer; False: it cannot be told, and a human looks."""
-        if self.happens(habits.IMPATIENT):
-            impatient = self.now + timedelta(seconds=self.rng.uniform(0, 0.5))
-            self.actions.append(
-                Asked(
-                    at=impatient,
-                    command=asked.command,
-                    actor=asked.actor,
-                    source=asked.source,
-                    milliseconds=1,
-                    reason_type=asked.reason_type,
-                    start=asked.start,
-                )
-            )
-        is_blind = asked.command == "mark_arrived" or (effect.is_applied and asked.answer == "reschedule_failed")
-        is_crossed = not is_blind and asked.command in {"confirm", "reschedule"} and self.happens(habits.CROSSED)
-        if is_crossed:
-            # The provider cancels in the same moment, so no read can tell what became of the command.
-            self.actions.append(Changed(at=self.now, status="cancelled"))
-            self.status = "cancelled"
-        self.now += timedelta(seconds=40)
-        if not is_blind and not is_crossed:
-            return True
-        if self.happens(habits.RESOLVED):
-            self.resolve("applied" if effect.is_applied else "rejected")
-        return False
-
-    def resolve(self, resolution: str) -> None:
-        self.now = self.location.office_hour(self.rng, self.now + self.after(3 * _HOUR, 0.9))
-        self.actions.append(
-            Resolved(
-                at=self.now,
-                actor=self.user(),
-                resolution=resolution,
-                reason_code=self.rng.choice(("seen_in_portal", "called_provider")),
-            )
-        )
-
-    def change(self, status: str, pause: timedelta, *, start: datetime | None = None) -> None:
-        """Let the provider change the status at Zocdoc; a webhook tells most of the times, else the nightly sync."""
-        at = self.location.office_hour(self.rng, self.now + pause)
-        if at >= self.start and status != "confirmed":
-            return
-        self.now, self.status = at, status
-        self.actions.append(Changed(at=at, status=status, start=start))
-        if self.happens(habits.WEBHOOK_TELLS):
-            self.tell("cancelled" if status == "cancelled" else "updated")
-        else:
-            self.now = practices.next_sync(at)
-        self.now += timedelta(seconds=20)
-
-    def tell(self, update_type: str) -> None:
-        self.now += timedelta(seconds=self.rng.uniform(1, 15))
-        self.actions.append(Told(at=self.now, update_type=update_type))
-
-    def before_visit(self) -> datetime | None:
-        """Choose an instant between now and the visit, rather later than sooner; None if there is hardly time."""
-        left = (self.start - self.now).total_seconds()
-        if left < 2 * _HOUR:
-            return None
-        return self.now + timedelta(seconds=left * 0.97 * math.sqrt(self.rng.random()))
-
-    def happens(self, share: float) -> bool:
-        return self.rng.random() < share
-
-    def night(self) -> datetime:
-        at = datetime.combine(self.now.date(), _JOB_AT) + timedelta(seconds=self.rng.uniform(0, 900))
-        return at if at > self.now else at + timedelta(days=1)
-
-    def after(self, median: float, spread: float) -> timedelta:
-        """Draw a log-normal pause: `median` in seconds, `spread` is the sigma of its logarithm."""
-        return timedelta(seconds=median * self.rng.lognormvariate(0, spread))
-
-    def milliseconds(self, trouble: Trouble | None) -> int:
-        if trouble in {Trouble.SILENCE_BEFORE, Trouble.SILENCE_AFTER}:
-            return 10_000
-        return 5 if trouble is Trouble.UNREACHABLE else round(190 * self.rng.lognormvariate(0, 0.45))
-
-    def user(self, other: str | None = None, share: float = 0.0) -> str:
-        if other is not None and self.rng.random() < share:
-            return other
-        return self.rng.choice(self.location.staff)

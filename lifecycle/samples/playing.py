@@ -22,24 +22,20 @@ import sqlalchemy as sa
 from lifecycle import commands, errors, inbox, observations, operators, reconciliation, recovery
 from lifecycle import database as databases
 from lifecycle.resources import Clients, Resources
-from lifecycle.samples import drawing, ground, making, plans, practice, scribe
+from lifecycle.samples import drawing, ground, making, plans, practice, scribe, standin
 from lifecycle.samples.bulk import Summary
 from lifecycle.samples.chances import generator
-from lifecycle.sandbox import MACHINE, Fault, Kind, Moment, Operation, Sandbox, callbacks, serve
+from lifecycle.sandbox import MACHINE, callbacks, serve
 from lifecycle.sandbox.documents import utc_text
-from lifecycle.zocdoc import ZocdocClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from lifecycle.sandbox.messages import Reply, Request
+    from lifecycle.zocdoc import ZocdocClient
 
-_FOR_EVER: Final = 100 * 365 * 86_400.0
-"""Seconds that a token of the stand-in lives: its clock runs too fast for an hour."""
 
 _PATIENCE: Final = 0.1
-_SILENCE: Final = 0.25
-"""Seconds of real time that a client waits whose answer is to be lost by silence, and that the stand-in is silent."""
+"""Seconds of real time that a client waits whose answer is to be lost by silence."""
 
 _DEADLINE: Final = 0.3
 """Seconds of real time in which a 429 leaves no room for a second try."""
@@ -74,7 +70,7 @@ def play(
 def carry_out(target: str | sa.URL, drawn: Iterable[plans.Plan], *, begin: datetime, until: datetime) -> Summary:
     """Carry plans out, in the order of their bookings, in an empty SQLite database, in simulated time (UTC)."""
     started = time.monotonic()
-    clock = _Clock(begin)
+    clock = standin.Clock(begin)
     with closing(databases.Database(target, now=clock.now)) as database, ExitStack() as stack:
         if database.is_postgres:
             raise errors.ConfigurationError(problem="the clock of PostgreSQL is the server's; use the bulk generator")
@@ -83,66 +79,12 @@ def carry_out(target: str | sa.URL, drawn: Iterable[plans.Plan], *, begin: datet
         return _counted(database, started)
 
 
-class _Clock:
-    """Simulated time, for the database, the stand-in and the length of calls."""
-
-    def __init__(self, begin: datetime) -> None:
-        self._begin = self._now = begin
-
-    def now(self) -> datetime:
-        return self._now
-
-    def monotonic(self) -> float:
-        return (self._now - self._begin).total_seconds()
-
-    def reach(self, at: datetime) -> None:
-        self._now = max(self._now, at)
-
-    def pass_by(self, milliseconds: float) -> None:
-        self._now += timedelta(milliseconds=milliseconds)
-
-
-class _Zocdoc(Sandbox):
-    """The stand-in, whose answer to a command takes the time that the plan says."""
-
-    def __init__(self, clock: _Clock) -> None:
-        super().__init__(now=clock.now, token_lifetime=_FOR_EVER, with_fixtures=False)
-        self._clock = clock
-        self._pauses = (0.0, 0.0)
-
-    def expect(self, asked: plans.Asked) -> None:
-        """Prepare for a command: how long it takes, what is answered to a reschedule, what goes wrong."""
-        self._pauses = asked.pauses
-        self._appointments.on_reschedule = asked.answer or plans.UNCHANGED
-        fault = None if asked.trouble is None else _FAULTS.get(asked.trouble)
-        if fault is not None:
-            self.faults.add(replace(fault, operation=_OPERATIONS.get(asked.command, asked.command)))
-
-    def answer(self, request: Request) -> Reply:
-        """Answer; only a command takes time."""
-        if request.method == "GET":
-            return super().answer(request)
-        (before, after), self._pauses = self._pauses, (0.0, 0.0)
-        self._clock.pass_by(before)
-        reply = super().answer(request)
-        self._clock.pass_by(after)
-        return reply
-
-
-class _Client(ZocdocClient):
-    """A client of the stand-in, of the environment of samples."""
-
-    @property
-    def environment(self) -> str:
-        return ground.ENVIRONMENT
-
-
 class _Stage:
     """The engine, the stand-in, and what is due when."""
 
-    def __init__(self, stack: ExitStack, database: databases.Database, clock: _Clock) -> None:
+    def __init__(self, stack: ExitStack, database: databases.Database, clock: standin.Clock) -> None:
         self.clock = clock
-        self.zocdoc = _Zocdoc(clock)
+        self.zocdoc = standin.Zocdoc(clock)
         self.base_url = stack.enter_context(serve(self.zocdoc)).base_url
         self.token = self.zocdoc.tokens.issue(MACHINE).text
         client = stack.enter_context(self.client(self.base_url))
@@ -273,7 +215,7 @@ class _Stage:
 
     def client(self, base_url: str, **limits: float) -> ZocdocClient:
         """Make a client."""
-        return _Client(base_url=base_url, access_token=self.token, **limits)  # type: ignore[arg-type] # numbers only
+        return standin.Client(base_url=base_url, access_token=self.token, **limits)  # type: ignore[arg-type] # numbers only
 
 
 def _counted(database: databases.Database, started: float) -> Summary:
@@ -294,16 +236,3 @@ _EXPECTED: Final = (
 )
 _SILENT: Final = frozenset({plans.Trouble.SILENCE_BEFORE, plans.Trouble.SILENCE_AFTER})
 _OWN_CLIENT: Final = _SILENT | {plans.Trouble.UNREACHABLE, plans.Trouble.BUSY}
-_OPERATIONS: Final = {"mark_arrived": Operation.UPDATE_STATUS, "mark_no_show": Operation.UPDATE_STATUS}
-_BAD_START: Final = '{"request_id":"sample","error_type":"invalid_request","errors":[{"field":"start_time"}]}'
-_FAULTS: Final = {
-    plans.Trouble.RESET_BEFORE: Fault(kind=Kind.RESET),
-    plans.Trouble.RESET_AFTER: Fault(kind=Kind.RESET, when=Moment.AFTER),
-    plans.Trouble.SILENCE_BEFORE: Fault(kind=Kind.RESET, seconds=_SILENCE),
-    plans.Trouble.SILENCE_AFTER: Fault(kind=Kind.RESET, when=Moment.AFTER, seconds=_SILENCE),
-    plans.Trouble.GATEWAY_BEFORE: Fault(kind=Kind.ANSWER, status=502),
-    plans.Trouble.GATEWAY_AFTER: Fault(kind=Kind.ANSWER, status=502, when=Moment.AFTER),
-    plans.Trouble.BUSY: Fault(kind=Kind.ANSWER, status=429),
-    plans.Trouble.BAD_REQUEST: Fault(kind=Kind.ANSWER, status=400, body=_BAD_START),
-    plans.Trouble.NOT_FOUND: Fault(kind=Kind.ANSWER, status=404),
-}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from lifecycle import (
@@ -34,6 +34,7 @@ from lifecycle.resources import Timing
 from lifecycle.samples import plans, practice
 from lifecycle.samples.chances import uuid_text
 from lifecycle.samples.paper import Paper
+from lifecycle.samples.remote import Remote
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +78,7 @@ class _Scribe:
     def __init__(self, plan: plans.Plan, ids: Random) -> None:
         self.ids = ids
         self.now = plan.booked_at
-        self.remote = _booked(plan)
+        self.remote = Remote(plan, ids)
         self.paper = Paper()
         self.connection = cast("sa.Connection", self.paper)
         self.deliveries: list[dict[str, Any]] = []
@@ -123,39 +124,11 @@ class _Scribe:
             self.synced_at = at
             self.expect(at, self.sync)
 
-    # Zocdoc's side.
-
     def change(self, action: plans.Changed) -> None:
-        """Let the provider change the appointment."""
+        """Let the provider change the appointment at Zocdoc."""
         moved = {} if action.start is None else {"start_time": action.start}
-        self.modify(appointment_status=action.status, **moved)
-
-    def modify(self, **changes: Any) -> None:  # noqa: ANN401 # fields of AppointmentData
-        """Change the appointment at Zocdoc, and its modification time."""
-        before = self.remote.last_modified_time_utc
-        modified = self.now if before is None else max(self.now, before + _LEAST_STEP)
-        self.remote = self.remote.model_copy(update={**changes, "last_modified_time_utc": modified})
+        self.remote.modify(self.now, appointment_status=action.status, **moved)
         self.expect_sync()
-
-    def answer(self, asked: plans.Asked) -> zocdoc.Outcome:
-        """Carry a command out at Zocdoc, or reject it, as the stand-in would."""
-        status, request_id = self.remote.appointment_status, uuid_text(self.ids)
-        is_move = asked.command == chart.Command.RESCHEDULE
-        if status not in chart.TOPOLOGY[asked.command]:
-            if is_move:
-                return zocdoc.Rejected(400, zocdoc.Reason.BAD_REQUEST, request_id, ("appointment_id",))
-            return zocdoc.Rejected(409, zocdoc.Reason.CONFLICT, request_id)
-        if is_move:
-            self.move(asked)
-        else:
-            self.modify(appointment_status=str(pending.TARGET_STATUS.get(chart.Command(asked.command), status)))
-        return zocdoc.Applied(self.remote.appointment_status, _OK, request_id)
-
-    def move(self, asked: plans.Asked) -> None:
-        """Carry a reschedule out at Zocdoc."""
-        answer = self.remote.appointment_status if asked.answer == plans.UNCHANGED else asked.answer
-        start = self.remote.start_time if answer == chart.Status.RESCHEDULE_FAILED else asked.start
-        self.modify(appointment_status=answer, start_time=start)
 
     # What is read from Zocdoc.
 
@@ -166,9 +139,9 @@ class _Scribe:
             "state": models.DeliveryState.FOLLOWED,
             "copies": 1,
             "is_stale": False,
-            "appointment_id": self.remote.appointment_id,
+            "appointment_id": self.remote.data.appointment_id,
             "update_type": action.update_type,
-            "occurred_at": self.remote.last_modified_time_utc,
+            "occurred_at": self.remote.data.last_modified_time_utc,
             "signed_at": self.now.replace(microsecond=0),
             "received_at": self.now,
             "last_received_at": self.now,
@@ -193,7 +166,7 @@ class _Scribe:
     def sync(self, _: None) -> None:
         """Read what the list of changes tells, unless it has been read already."""
         known = self.paper.appointment.get("remote_last_modified")
-        if known is None or known < self.remote.last_modified_time_utc:
+        if known is None or known < self.remote.data.last_modified_time_utc:
             self.read(SYNC_ACTOR, reconciliation.SOURCE)
 
     def read(self, actor: str, source: str, delivery_id: str | None = None) -> None:
@@ -201,7 +174,7 @@ class _Scribe:
         reading, who = self.reading(), {"actor": actor, "source": source}
         if not self.is_tracked:
             entry = observations.first_entry(reading, booked_with=chart.MACHINE, delivery_id=delivery_id, **who)
-            row = observations.first_row(self.remote, booked_with=chart.MACHINE)
+            row = observations.first_row(self.remote.data, booked_with=chart.MACHINE)
             audit.begin(self.connection, row, entry, now=self.now)
             return
         locked = self.paper.locked(self.now)
@@ -210,7 +183,7 @@ class _Scribe:
 
     def reading(self) -> zocdoc.Reading:
         """Read from Zocdoc."""
-        return zocdoc.Reading(self.remote, uuid_text(self.ids))
+        return zocdoc.Reading(self.remote.data, uuid_text(self.ids))
 
     # Commands.
 
@@ -222,7 +195,7 @@ class _Scribe:
                 return
             self.read(asked.actor, asked.source)
             locked = self.paper.locked(self.now)
-        wish = asked.wish(self.remote.appointment_id)
+        wish = asked.wish(self.remote.data.appointment_id)
         decision = guards.decide(wishes.situation(locked, wish, credential=chart.MACHINE))
         if decision.reasons:
             refusals.record(self.connection, locked, wish, decision.reasons)
@@ -235,7 +208,8 @@ class _Scribe:
         """Do what `sending.carry_out` does: the call, and what comes of it; an unknown outcome is read for."""
         before, after = asked.pauses
         self.now += timedelta(milliseconds=before)
-        outcome = self.outcome(asked)
+        outcome = self.remote.outcome(asked, self.now)
+        self.expect_sync()
         self.now += timedelta(milliseconds=after)
         attempt = attempts.Attempt(outcome=outcome, duration_ms=asked.milliseconds)
         if isinstance(outcome, zocdoc.Rejected) and attempts.is_stale(command, outcome):
@@ -245,35 +219,19 @@ class _Scribe:
         if isinstance(outcome, zocdoc.Unknown):
             self.expect(self.now + _SETTLE, self.recover, command)
 
-    def outcome(self, asked: plans.Asked) -> zocdoc.Outcome:
-        """Tell what the call comes to, in trouble or not."""
-        if asked.trouble is None:
-            return self.answer(asked)
-        effect = plans.EFFECTS[asked.trouble]
-        if effect.is_applied:
-            self.answer(asked)
-        request_id = uuid_text(self.ids) if effect.has_request_id else None
-        match effect.outcome:
-            case "rejected":
-                return zocdoc.Rejected(effect.http_status or 0, effect.reason_code, request_id, effect.fields)
-            case "not_sent":
-                return zocdoc.NotSent(effect.reason_code, effect.http_status, request_id)
-            case _:
-                return zocdoc.Unknown(effect.reason_code, effect.http_status, request_id)
-
     def recover(self, command: pending.Pending) -> None:
         """Do what `recovery` does with a command that is due."""
         reading = self.reading()
         locked = self.paper.locked(self.now)
-        match pending.judge(command, self.remote):
+        match pending.judge(command, self.remote.data):
             case pending.Finding.REACHED:
-                outcome = zocdoc.Applied(self.remote.appointment_status, _OK, reading.request_id)
+                outcome = zocdoc.Applied(self.remote.data.appointment_status, _OK, reading.request_id)
                 attempt = attempts.Attempt(outcome=outcome, reading=reading, note=recovery.RECOVERED)
                 settlement.settle_locked(self.connection, locked, command, attempt, source=recovery.SOURCE)
             case pending.Finding.UNCHANGED:
                 self.wait(locked, command, reading)
             case pending.Finding.UNTELLABLE:
-                is_same = self.remote.appointment_status == command.baseline_status
+                is_same = self.remote.data.appointment_status == command.baseline_status
                 reason_code = recovery.UNTELLABLE if is_same else recovery.UNEXPLAINED
                 doubt.give_up(
                     self.connection, locked, command, reason_code=reason_code, source=recovery.SOURCE, reading=reading
@@ -314,25 +272,3 @@ class _Scribe:
                 actor=action.actor,
                 given_up_at=row["ended_at"],
             )
-
-
-def _booked(plan: plans.Plan) -> zocdoc.AppointmentData:
-    told = {
-        "appointment_id": plan.appointment_id,
-        "appointment_status": plan.status,
-        "start_time": plan.start,
-        "start_time_text": plan.start.isoformat(),
-        "provider_location_id": plan.location.provider_location_id,
-        "practice_id": plan.location.practice_id,
-        "visit_reason_id": plan.visit_reason_id,
-        "confirmation_type": plan.confirmation_type,
-        "created_time_utc": plan.booked_at,
-        "last_modified_time_utc": plan.booked_at,
-    }
-    return _BLANK.model_copy(update=told)
-
-
-_BLANK: Final = zocdoc.AppointmentData.model_construct(
-    appointment_id="", appointment_status="", start_time=datetime.min.replace(tzinfo=UTC), start_time_text=""
-)
-"""To be copied, which takes a fifth of the time."""
