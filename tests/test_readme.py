@@ -6,15 +6,14 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-import sqlalchemy as sa
-
 import lifecycle as package
 from lifecycle import Lifecycle, ZocdocClient, errors
 from lifecycle.audit import Event
 from tests.conftest import machine_client
 
 if TYPE_CHECKING:
+    import pytest
+
     from lifecycle.sandbox import Server
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -39,23 +38,6 @@ def test_python_block_runs(sqlite_url: str, server: Server, monkeypatch: pytest.
             "command_accepted",
             "command_applied",
         ]
-
-
-def test_sql_block_runs(lifecycle: Lifecycle, database_url: str) -> None:
-    """The analysts' queries run on both databases and answer what their comments ask."""
-    lifecycle.track(GUIDE, actor="user:17")
-    lifecycle.cancel(GUIDE, actor="user:17", reason_type="provider_not_available")
-    with pytest.raises(errors.TransitionRefused):
-        lifecycle.confirm(GUIDE, actor="user:18")
-    (block,) = blocks("sql")
-    engine = sa.create_engine(database_url)
-    with engine.connect() as connection:
-        answers = [[tuple(row) for row in connection.exec_driver_sql(query)] for query in block.split(";")[:-1]]
-    engine.dispose()
-    refused, cancelled, unexpected, lost, unnoticed = answers
-    assert refused == [("confirm", "status_not_allowed", "cancelled", 1)]
-    assert cancelled == [("user:17", "provider_not_available", 1)]
-    assert unexpected == lost == unnoticed == []
 
 
 def test_every_error_is_listed() -> None:
