@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from lifecycle.reconciliation import SyncReport
     from lifecycle.records import Appointment, AuditEvent
     from lifecycle.recovery import Recovered, Recovery
+    from lifecycle.reports.pages import EventPage
+    from lifecycle.reports.past import AsOf
     from lifecycle.resources import Timing
     from lifecycle.zocdoc import ZocdocClient
 
@@ -78,6 +80,8 @@ _HOMES = {
     "lifecycle.reconciliation": ("SyncReport",),
     "lifecycle.records": ("Appointment", "AuditEvent"),
     "lifecycle.recovery": ("Recovered", "Recovery"),
+    "lifecycle.reports.pages": ("EventPage",),
+    "lifecycle.reports.past": ("AsOf",),
     "lifecycle.resources": ("Timing",),
     "lifecycle.zocdoc": ("ZocdocClient",),
 }
@@ -86,6 +90,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "Appointment",
     "AppointmentNotFound",
+    "AsOf",
     "Attention",
     "AuditEvent",
     "CancellationReason",
@@ -100,6 +105,7 @@ __all__ = [
     "Done",
     "Drift",
     "EnvironmentMismatch",
+    "EventPage",
     "Explanation",
     "FeedEvent",
     "InvalidArgument",
