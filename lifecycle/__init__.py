@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from lifecycle.reconciliation import SyncReport
     from lifecycle.records import Appointment, AuditEvent
     from lifecycle.recovery import Recovered, Recovery
+    from lifecycle.reports.dictionary import Described
     from lifecycle.reports.pages import EventPage
     from lifecycle.reports.past import AsOf
     from lifecycle.resources import Timing
@@ -80,6 +81,7 @@ _HOMES = {
     "lifecycle.reconciliation": ("SyncReport",),
     "lifecycle.records": ("Appointment", "AuditEvent"),
     "lifecycle.recovery": ("Recovered", "Recovery"),
+    "lifecycle.reports.dictionary": ("Described",),
     "lifecycle.reports.pages": ("EventPage",),
     "lifecycle.reports.past": ("AsOf",),
     "lifecycle.resources": ("Timing",),
@@ -102,6 +104,7 @@ __all__ = [
     "CredentialNotAllowed",
     "DatabaseUnavailable",
     "Delivery",
+    "Described",
     "Done",
     "Drift",
     "EnvironmentMismatch",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 import sqlalchemy as sa
@@ -12,7 +11,7 @@ from lifecycle import errors, models
 from lifecycle.resources import check_appointment_id, check_instant, check_name
 
 if TYPE_CHECKING:
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
 _LONGEST: Final = {"provider_location_id": 255}
 _LENGTH: Final = 200

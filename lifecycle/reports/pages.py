@@ -2,8 +2,8 @@
 
 Neither database is left to choose among the indexes: SQLite knows nothing about the values, and PostgreSQL takes rows
 that were recorded one after the other for cheap to read, and conditions for independent. One condition leads, the one
-whose events are the rarest where the page begins. It is written as a range of pairs, its column and `recorded_at`, which
-its index alone can read in the order of the page; the others are hidden in functions, and only tested.
+whose events are the rarest where the page begins. It is written as a range of pairs, its column and `recorded_at`,
+which its index alone can read in the order of the page; the others are hidden in functions, and only tested.
 
 No index helps where two common conditions never meet (a source and an event of another one): so a page looks through a
 limited number of events, and may then hold fewer than were asked for and still have a `next`.
