@@ -65,7 +65,7 @@ def page(database: Database, filters: Filters, *, cursor: str | None = None, lim
     shown = tuple(map(records.AuditEvent.of, found[:limit]))
     if len(found) > limit:
         beyond = _after(found[limit - 1], place)
-    back = _Place(shown[0].recorded_at, shown[0].seq, is_later=not place.is_later) if shown else None
+    back = _Place(shown[0].recorded_at, shown[0].seq, is_later=not place.is_later) if shown else _turned(place)
     if place.is_later:
         return EventPage(events=shown[::-1], next=_cursor(back), previous=_cursor(beyond))
     return EventPage(events=shown, next=_cursor(beyond), previous=None if cursor is None else _cursor(back))
@@ -107,6 +107,12 @@ _NEWEST: Final = _Place(None, 0, is_later=False)
 
 def _after(row: sa.RowMapping, place: _Place) -> _Place:
     return replace(place, at=row["recorded_at"], seq=row["seq"])
+
+
+def _turned(place: _Place) -> _Place:
+    """Look back from a place between two events: from there on, so that what was shown before is shown again."""
+    seq = min(place.seq + 1, _LAST) if place.is_later else max(place.seq - 1, 0)
+    return replace(place, seq=seq, is_later=not place.is_later)
 
 
 def _read(

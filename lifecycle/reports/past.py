@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from lifecycle import audit, columns, models, records
+from lifecycle import audit, models, records
+from lifecycle.resources import check_instant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,13 +41,14 @@ def as_of(database: Database, appointment_id: str, at: datetime) -> AsOf | None:
 
     Raises `AppointmentNotFound` if it never was, `InvalidArgument` for an instant without an offset. Database only.
     """
-    events = records.history(database, appointment_id, as_of=at)
+    instant = check_instant("at", at)
+    events = records.history(database, appointment_id, as_of=instant)
     if not events:
         return None
     last = events[-1]
     return AsOf(
         appointment_id=appointment_id,
-        at=columns.utc(at),
+        at=instant,
         status=last.to_status,
         status_since=_status_since(last),
         start_time=_start(events),
