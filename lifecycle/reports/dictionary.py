@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 _SOURCE: Final = "lifecycle"
 _ABOUT: Final = "Zocdoc appointments, the commands on them, and their append-only audit trail. Instants are UTC."
-_POSTGRES: Final = postgresql.dialect()
-_SQLITE: Final = sqlite.dialect()  # type: ignore[no-untyped-call] # SQLAlchemy leaves it untyped
+_POSTGRES: Final = postgresql.dialect()  # type: ignore[no-untyped-call] # SQLAlchemy leaves it untyped
+_SQLITE: Final = sqlite.dialect()
+_OF_VIEWS: Final = {"varchar": "text", "float": "double precision"}
+"""Columns of views have types without a length, which have a plainer name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,12 +84,17 @@ def _columns(table: sa.Table, kind: str, unique: set[str]) -> Iterator[Described
             about=table.comment or "",
             position=position,
             column=column.name,
-            type=column.type.compile(_POSTGRES).lower(),
-            sqlite_type=column.type.compile(_SQLITE).lower(),
+            type=_written(column, _POSTGRES),
+            sqlite_type=_written(column, _SQLITE),
             is_nullable=bool(column.nullable) if kind == "table" else None,
             is_unique=column.name in unique,
             comment=column.comment or "",
         )
+
+
+def _written(column: sa.Column[object], dialect: sa.Dialect) -> str:
+    text = column.type.compile(dialect).lower()
+    return _OF_VIEWS.get(text, text)
 
 
 def _unique(table: sa.Table) -> set[str]:
