@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from lifecycle.reconciliation import SyncReport
     from lifecycle.records import Appointment, AuditEvent
     from lifecycle.recovery import Recovered, Recovery
+    from lifecycle.reports.dictionary import Described
+    from lifecycle.reports.pages import EventPage
+    from lifecycle.reports.past import AsOf
     from lifecycle.resources import Timing
     from lifecycle.zocdoc import ZocdocClient
 
@@ -78,6 +81,9 @@ _HOMES = {
     "lifecycle.reconciliation": ("SyncReport",),
     "lifecycle.records": ("Appointment", "AuditEvent"),
     "lifecycle.recovery": ("Recovered", "Recovery"),
+    "lifecycle.reports.dictionary": ("Described",),
+    "lifecycle.reports.pages": ("EventPage",),
+    "lifecycle.reports.past": ("AsOf",),
     "lifecycle.resources": ("Timing",),
     "lifecycle.zocdoc": ("ZocdocClient",),
 }
@@ -86,6 +92,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "Appointment",
     "AppointmentNotFound",
+    "AsOf",
     "Attention",
     "AuditEvent",
     "CancellationReason",
@@ -97,9 +104,11 @@ __all__ = [
     "CredentialNotAllowed",
     "DatabaseUnavailable",
     "Delivery",
+    "Described",
     "Done",
     "Drift",
     "EnvironmentMismatch",
+    "EventPage",
     "Explanation",
     "FeedEvent",
     "InvalidArgument",

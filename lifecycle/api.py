@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from lifecycle import (
     chart,
@@ -19,6 +19,8 @@ from lifecycle import (
 )
 from lifecycle import drift as drifting
 from lifecycle.database import Database
+from lifecycle.reports import pages, past
+from lifecycle.reports.filters import Filters
 from lifecycle.resources import Clients, Resources, Timing, check_name
 
 if TYPE_CHECKING:
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
     from lifecycle.reconciliation import SyncReport
     from lifecycle.records import Appointment, AuditEvent
     from lifecycle.recovery import Recovery
+    from lifecycle.reports.filters import Given
+    from lifecycle.reports.pages import EventPage
+    from lifecycle.reports.past import AsOf
     from lifecycle.zocdoc import ZocdocClient
 
 
@@ -142,9 +147,32 @@ class Lifecycle:
         """Read one tracked appointment. Database only."""
         return records.get(self._resources.database, appointment_id)
 
-    def history(self, appointment_id: str) -> list[AuditEvent]:
-        """Read an appointment's audit events, oldest first. Database only."""
-        return records.history(self._resources.database, appointment_id)
+    def history(self, appointment_id: str, *, as_of: datetime | None = None) -> list[AuditEvent]:
+        """Read an appointment's audit events, oldest first; with `as_of`, as they stood then. Database only."""
+        return records.history(self._resources.database, appointment_id, as_of=as_of)
+
+    def as_of(self, appointment_id: str, at: datetime) -> AsOf | None:
+        """Tell how an appointment stood here at an aware instant, from its audit events. Database only.
+
+        None: it was not tracked yet. Raises `AppointmentNotFound` if it never was, `InvalidArgument`.
+        """
+        return past.as_of(self._resources.database, appointment_id, at)
+
+    def audit(self, *, limit: int | None = None, **filters: Unpack[Given]) -> Iterator[AuditEvent]:
+        """Iterate over the audit events that meet all conditions, newest first; at most `limit`.
+
+        Conditions: `appointment_id`, `status` (after the event), `event`, `command`, `actor`, `source`, `outcome`,
+        `provider_location_id`; `since` (inclusive), `until` (exclusive) and `as_of` (inclusive) are aware instants.
+        Raises `InvalidArgument`. Database only; memory stays flat.
+        """
+        return pages.events(self._resources.database, Filters(**filters), limit=limit)
+
+    def audit_page(self, *, cursor: str | None = None, limit: int = pages.LIMIT, **filters: Unpack[Given]) -> EventPage:
+        """Read one page of what `audit` iterates over: `limit` events, 1 to 1000, from a cursor of another page on.
+
+        A page may hold fewer events, even none, and still have a `next`. Raises `InvalidArgument`. Database only.
+        """
+        return pages.page(self._resources.database, Filters(**filters), cursor=cursor, limit=limit)
 
     def appointments(self, *, status: str | None = None, in_doubt: bool | None = None) -> Iterator[Appointment]:
         """Iterate over the tracked appointments by id, filtered in SQL. Database only; memory stays flat."""

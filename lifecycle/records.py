@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from lifecycle import errors, models
-from lifecycle.resources import check_appointment_id, check_name
+from lifecycle.resources import check_appointment_id, check_instant, check_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,14 +30,19 @@ def get(database: Database, appointment_id: str) -> Appointment:
     return Appointment.of(row)
 
 
-def history(database: Database, appointment_id: str) -> list[AuditEvent]:
-    """Read an appointment's audit events, oldest first. Raises `AppointmentNotFound` if it is not tracked."""
+def history(database: Database, appointment_id: str, *, as_of: datetime | None = None) -> list[AuditEvent]:
+    """Read an appointment's audit events, oldest first; with `as_of`, those recorded until then, that instant included.
+
+    Raises `AppointmentNotFound` if it is not tracked, `InvalidArgument` for an instant without an offset.
+    """
     check_appointment_id(appointment_id)
+    if as_of is not None:
+        check_instant("as_of", as_of)
     with database.read() as connection:
         rows = connection.execute(_EVENTS, {"id": appointment_id}).mappings().all()
     if not rows:
         raise errors.AppointmentNotFound(appointment_id=appointment_id)
-    return [AuditEvent.of(row) for row in rows]
+    return [AuditEvent.of(row) for row in rows if as_of is None or row["recorded_at"] <= as_of]
 
 
 def appointments(database: Database, *, status: str | None, in_doubt: bool | None) -> Iterator[Appointment]:

@@ -6,6 +6,7 @@ import logging
 import re
 import secrets
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
@@ -162,6 +163,17 @@ def check_name(argument: str, value: object, *, at_most: int = 200) -> str:
         problem = f"a printable text of 1 to {at_most} characters is needed"
         raise errors.InvalidArgument(argument=argument, problem=problem)
     return value
+
+
+def check_instant(argument: str, value: object) -> datetime:
+    """Accept an aware instant that UTC can write. Raises `InvalidArgument`."""
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        problem = "an aware datetime is needed: one with an offset or a time zone"
+        raise errors.InvalidArgument(argument=argument, problem=problem)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise errors.InvalidArgument(argument=argument, problem="it is beyond the calendar in UTC") from None
 
 
 _USER: Final = re.compile(r"user:[!-~]{1,123}")

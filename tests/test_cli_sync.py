@@ -134,5 +134,6 @@ def test_drift_ends_with_7_if_there_is_any(environ: dict[str, str], sandbox: San
     assert table.exit_code == 7
     assert "no_webhook" in table.stdout
     assert invoke("drift", "--since", "2100-01-01T00:00:00Z", **environ).exit_code == 0
-    for odd in ("yesterday", "2026-01-01"):
-        assert_error(invoke("drift", "--since", odd, **environ), 2, "offset")
+    assert invoke("drift", "--since", "2100-01-01", "--time-zone", "America/New_York", **environ).exit_code == 0
+    assert_error(invoke("drift", "--since", "yesterday", **environ), 2, "--since: use ISO 8601")
+    assert_error(invoke("drift", "--since", "2026-01-01", "--time-zone", "Mars", **environ), 2, "--time-zone: ")

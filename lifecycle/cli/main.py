@@ -12,9 +12,11 @@ import click
 
 from lifecycle import errors, settings
 from lifecycle.cli import (
+    auditing,
     commands,
     database,
     demo,
+    dictionary,
     events,
     inbox,
     operators,
@@ -134,10 +136,13 @@ for command in (
     inbox.inbox,
     readers.show,
     readers.list_,
-    readers.history,
+    auditing.history,
+    auditing.as_of,
+    auditing.audit,
     events.events,
     readers.explain,
     readers.diagram,
+    dictionary.schema,
     serve.serve,
     sandbox.sandbox,
 ):

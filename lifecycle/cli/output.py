@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     Kind = Literal[
-        "Appointment", "Attention", "AuditEvent", "Delivery", "Drift", "Explanation", "FeedEvent", "Recovered"
+        "Appointment",
+        "Attention",
+        "AuditEvent",
+        "Delivery",
+        "Described",
+        "Drift",
+        "Explanation",
+        "FeedEvent",
+        "Recovered",
     ]
 
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")

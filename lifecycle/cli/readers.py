@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from lifecycle.cli import opening, options, output, words
+from lifecycle.cli import filtering, opening, options, output, words
 
 if TYPE_CHECKING:
     from lifecycle.cli.options import Form
@@ -35,17 +35,7 @@ def list_(*, status: str | None, in_doubt: bool | None, form: Form, database_url
     with opening.reading(database_url) as lifecycle:
         output.many(lifecycle.appointments(status=status, in_doubt=in_doubt), kind="Appointment", form=form)
     if status is not None:
-        _note_unknown(status)
-
-
-@click.command()
-@options.appointment_id
-@options.form
-@options.database_url
-def history(appointment_id: str, *, form: Form, database_url: str) -> None:
-    """Print an appointment's audit events, oldest first."""
-    with opening.reading(database_url) as lifecycle:
-        output.many(lifecycle.history(appointment_id), kind="AuditEvent", form=form)
+        filtering.note_unknown_status(status)
 
 
 @click.command()
@@ -82,10 +72,3 @@ def diagram(*, kind: str) -> None:
     from lifecycle import diagram as texts  # noqa: PLC0415 # loads the chart
 
     click.echo(texts.KINDS[kind](), nl=False)
-
-
-def _note_unknown(status: str) -> None:
-    from lifecycle import chart  # noqa: PLC0415 # loads the chart, which the command has done already
-
-    if status not in chart.STATUSES:
-        words.say(f"Note: {status} is none of Zocdoc's statuses: {', '.join(chart.Status)}")

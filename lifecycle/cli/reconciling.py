@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from lifecycle import errors
-from lifecycle.cli import opening, options, output, watching, words
+from lifecycle.cli import filtering, opening, options, output, watching, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,13 +79,14 @@ def sync(
 
 
 @click.command()
-@click.option("--since", show_envvar=True, metavar="ISO", help="Only what was recorded at or after that instant.")
+@click.option("--since", show_envvar=True, metavar="INSTANT", help="Only what was recorded at or after: see `audit`.")
+@filtering.time_zone
 @options.form
 @options.database_url
 @click.pass_context
-def drift(context: click.Context, *, since: str | None, form: Form, database_url: str) -> None:
+def drift(context: click.Context, *, since: str | None, time_zone: str, form: Form, database_url: str) -> None:
     """Tell where Zocdoc and this database parted; ends with 7 if there is anything to tell. Calls nobody."""
-    count = 0
+    count, start = 0, filtering.instant(since, time_zone, "--since")
 
     def counted(found: Iterator[Drift]) -> Iterator[Drift]:
         nonlocal count
@@ -96,19 +95,10 @@ def drift(context: click.Context, *, since: str | None, form: Form, database_url
             yield each
 
     with opening.reading(database_url) as lifecycle:
-        output.many(counted(iter(lifecycle.drift(since=_instant(since)))), kind="Drift", form=form)
+        output.many(counted(iter(lifecycle.drift(since=start))), kind="Drift", form=form)
     if count:
         sys.stdout.flush()
         context.exit(DRIFTED)
-
-
-def _instant(text: str | None) -> datetime | None:
-    """Read ISO 8601; whether it has an offset is the library's to check."""
-    try:
-        return None if text is None else datetime.fromisoformat(text)
-    except ValueError:
-        problem = "use ISO 8601 with an offset, such as 2026-12-01T00:00:00Z"
-        raise errors.InvalidArgument(argument="--since", problem=problem) from None
 
 
 def _sync(lifecycle: Lifecycle, form: Form, *, full: bool, overlap: float, actor: str, is_quiet: bool) -> SyncReport:

@@ -10,9 +10,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +21,8 @@ from lifecycle.cli import words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from lifecycle.reports.dictionary import Described
 
 _ENDLESS: Final = 100_000
 """The width of a pipe: wider than any row."""
@@ -56,6 +59,25 @@ def sheet(values: Mapping[str, object]) -> str:
     for name, value in values.items():
         table.add_row(name, _text(value))
     return rendered(table)
+
+
+def dictionary(described: Iterable[Described]) -> str:
+    """Lay tables and views out one after the other, each with a heading and its columns."""
+    parts: list[RenderableType] = []
+    for (relation, kind, about), found in groupby(described, key=lambda each: (each.relation, each.kind, each.about)):
+        parts.append(Text.assemble((relation, "bold cyan"), (f"  {kind}: {about}", "")))
+        table = Table(box=None, show_header=False, padding=_GAP)
+        table.add_column(no_wrap=True)
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(overflow="fold")
+        for each in found:
+            table.add_row(
+                f"  {each.column}",
+                each.type if each.is_nullable is not False else f"{each.type} not null",
+                each.comment,
+            )
+        parts.append(table)
+    return rendered(Group(*parts))
 
 
 def rendered(item: RenderableType, *, is_whole: bool = False) -> str:
@@ -131,8 +153,8 @@ COLUMNS: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("read", _last_read, narrow=18),
     ),
     "AuditEvent": (
-        Column("#", lambda it: it.appointment_seq, whole=True),
         Column("recorded", lambda it: it.recorded_at, narrow=10),
+        Column("appointment", lambda it: it.appointment_id, whole=True),
         Column("event", lambda it: f"{it.event} {it.command or ''}", narrow=20),
         Column("status then", _status_then, narrow=18),
         Column("outcome", lambda it: it.reason_code or it.outcome, narrow=12),

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 import sqlalchemy as sa
 
-from lifecycle import columns, errors, models
-from lifecycle.resources import check_appointment_id, check_name
+from lifecycle import errors, models
+from lifecycle.resources import check_appointment_id, check_instant, check_name
 
 if TYPE_CHECKING:
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
 _LONGEST: Final = {"provider_location_id": 255}
 _LENGTH: Final = 200
+
+
+class Given(TypedDict, total=False):
+    """The conditions as keyword arguments, for functions that make `Filters` of them."""
+
+    appointment_id: str | None
+    status: str | None
+    event: str | None
+    command: str | None
+    actor: str | None
+    source: str | None
+    outcome: str | None
+    provider_location_id: str | None
+    since: datetime | None
+    until: datetime | None
+    as_of: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +59,7 @@ class Filters:
             check_appointment_id(self.appointment_id)
         for name, value in self.given.items():
             if name in _INSTANTS:
-                _check_instant(name, value)
+                check_instant(name, value)
             elif name != "appointment_id":
                 check_name(name, value, at_most=_LONGEST.get(name, _LENGTH))
         if self.since is not None and self.until is not None and self.until < self.since:
@@ -88,15 +103,3 @@ def where(filters: Filters) -> tuple[list[str], list[sa.BindParameter[Any]]]:
         texts.append(f"{column} {operator} :{name}")
         bound.append(sa.bindparam(name, value, models.audit_events.c[column].type))
     return texts, bound
-
-
-def _check_instant(name: str, value: object) -> None:
-    if value is None:
-        return
-    if not isinstance(value, datetime) or value.utcoffset() is None:
-        problem = "an aware datetime is needed: one with an offset or a time zone"
-        raise errors.InvalidArgument(argument=name, problem=problem)
-    try:
-        columns.utc_text(value)
-    except OverflowError:
-        raise errors.InvalidArgument(argument=name, problem="it is beyond the calendar in UTC") from None
