@@ -73,7 +73,7 @@ installation = sa.Table(
         "zocdoc_environment",
         sa.String(255),
         nullable=False,
-        comment="The Zocdoc environment whose appointments are here: sandbox, production, an origin; samples: made up",
+        comment="Whose appointments are here: Zocdoc's sandbox or production, another origin, or samples",
     ),
     sa.Column(
         "digest_key",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lifecycle.cli import options
+from lifecycle.cli import filtering, options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +76,7 @@ def demo(
     if appointments is None:
         _tell(directory, keep=keep)
         return
-    end = options.instant("--until", until) or datetime.now(UTC)
+    end = filtering.instant(until, "UTC", "--until") or datetime.now(UTC)
     with _target(directory, database_url, keep=keep) as target:
         from lifecycle.cli import samples  # noqa: PLC0415 # loads everything
 

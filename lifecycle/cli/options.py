@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import os
 import re
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -57,18 +56,6 @@ def _refuse_password(url: str, variable: str) -> None:
     if _PASSWORD.search(url):
         problem = "a password on the command line is seen by every user of this machine"
         raise settings.SettingsError(f"{problem}; set {variable} instead")
-
-
-def instant(argument: str, text: str | None) -> datetime | None:
-    """Read an instant of ISO 8601 with an offset, and give it in UTC. Raises `InvalidArgument`."""
-    try:
-        found = None if text is None else datetime.fromisoformat(text)
-        if found is None or found.utcoffset() is not None:
-            return found and found.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    problem = "use ISO 8601 with an offset, such as 2026-12-01T00:00:00Z"
-    raise errors.InvalidArgument(argument=argument, problem=problem)
 
 
 def _login() -> str:

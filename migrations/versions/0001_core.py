@@ -176,7 +176,7 @@ def upgrade() -> None:
             "zocdoc_environment",
             sa.String(length=255),
             nullable=False,
-            comment="The Zocdoc environment whose appointments are here: sandbox, production, an origin; samples: made up",
+            comment="Whose appointments are here: Zocdoc's sandbox or production, another origin, or samples",
         ),
         sa.Column(
             "digest_key",
