@@ -70,7 +70,9 @@ def _boundary(database: db.Database, after: str | None, size: int) -> str | None
         (condition, values), *_ = _conditions(Part(after))
         query = _BOUNDARY.format(condition=condition)
         try:
-            found = [row for rows in db.stored_rows(connection, query, {**values, "size": size}, size=1) for row in rows]
+            found = [
+                row for rows in db.stored_rows(connection, query, {**values, "size": size}, size=1) for row in rows
+            ]
         except db.UndecodableText:
             return None
     # A damaged id (bytes, a text that is none) is no place to divide at: the rest is one part.
@@ -88,7 +90,8 @@ def _conditions(part: Part) -> list[tuple[str, dict[str, object]]]:
     """Give the conditions, each with its values, that cover a part."""
     bounds = {"appointment_id > :after": ("after", part.after), "appointment_id <= :through": ("through", part.through)}
     given = {condition: bound for condition, bound in bounds.items() if bound[1] is not None}
-    ordinary = (" AND ".join(given) or "TRUE", dict(given.values()))
+    values: dict[str, object] = dict(given.values())
+    ordinary = (" AND ".join(given) or "TRUE", values)
     # No id is NULL, but in a database that somebody has changed; the first part has those too.
     is_open = part.after is None and part.through is not None
     return [("appointment_id IS NULL", {}), ordinary] if is_open else [ordinary]
@@ -105,7 +108,7 @@ class _End:
 
 
 class _Walk:
-    """One walk over a part: the end of the chain that it is in, the ends of those that it has passed, their commands."""
+    """One walk over a part: the end of the chain that it is in, the ends of those that it has passed, and commands."""
 
     def __init__(self, connection: sa.Connection, part: Part) -> None:
         self._connection = connection

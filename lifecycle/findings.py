@@ -1,4 +1,4 @@
-"""What a verifier finds: records that name a kind and a row, and a collector that stays small however many there are."""
+"""What a verifier finds: records that name a kind and a row, and a collector of them that stays small."""
 
 from __future__ import annotations
 
@@ -62,7 +62,13 @@ class Findings:
         self._kept: list[Finding] = []
 
     def add(
-        self, kind: FindingKind, what: str, *, appointment_id: object, appointment_seq: object = None, seq: object = None
+        self,
+        kind: FindingKind,
+        what: str,
+        *,
+        appointment_id: object,
+        appointment_seq: object = None,
+        seq: object = None,
     ) -> None:
         """Add one; identifiers may be whatever a damaged row holds."""
         self.extend(

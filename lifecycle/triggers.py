@@ -37,7 +37,7 @@ def _sqlite_triggers(connection: sa.Connection) -> dict[str, str]:
 
 
 def _postgres_triggers(connection: sa.Connection) -> dict[str, str]:
-    return {name: definition for name, definition in connection.exec_driver_sql(_POSTGRES_QUERY)}
+    return {name: definition or "" for name, definition in connection.exec_driver_sql(_POSTGRES_QUERY)}
 
 
 def _bypasses(connection: sa.Connection) -> list[str]:

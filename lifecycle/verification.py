@@ -1,4 +1,4 @@
-"""Can the trail be trusted: every chain recomputed, each appointment and command compared with it, the guards looked at.
+"""Whether the trail can be trusted: chains recomputed, appointments and commands compared with them, guards looked at.
 
 What this shows is that nothing was changed by anybody who did not also rebuild what follows. Whoever owns the
 database can rebuild a whole chain; a checkpoint that is kept elsewhere shows that.
@@ -48,8 +48,10 @@ class Verification:
         return self.findings[0] if self.findings else None
 
 
-def verify(database: Database, *, processes: int = 1, findings: Findings | None = None) -> Verification:
-    """Recompute every chain and look at the guards; `findings` made before are part of the result.
+def verify(
+    database: Database, *, processes: int = 1, findings: Findings | None = None, started: float | None = None
+) -> Verification:
+    """Recompute every chain and look at the guards; `findings` made since `started` are part of the result.
 
     Each part of the trail is read in a snapshot of its own, so concurrent writers do no harm. Opens connections that
     only read. With several processes the database must have been given as a URL. Raises `InvalidArgument`,
@@ -57,7 +59,7 @@ def verify(database: Database, *, processes: int = 1, findings: Findings | None 
     """
     if not isinstance(processes, int) or not 1 <= processes <= _MOST:
         raise errors.InvalidArgument(argument="processes", problem=f"a whole number from 1 to {_MOST} is needed")
-    started = time.monotonic()
+    started = time.monotonic() if started is None else started
     total = chains.Tally(findings=findings or Findings())
     _look_at_guards(database, total.findings)
     for tally in _tallies(database, processes):

@@ -35,7 +35,7 @@ def judge(url: sa.URL, parts: Iterator[chains.Part], *, processes: int) -> Itera
     lock = threading.Lock()
 
     def work(child: subprocess.Popen[str]) -> list[chains.Tally]:
-        tallies = []
+        tallies: list[chains.Tally] = []
         while True:
             with lock:
                 part = next(parts, None)
@@ -67,9 +67,13 @@ def serve() -> None:
 @contextmanager
 def _started(url: sa.URL) -> Iterator[subprocess.Popen[str]]:
     """Start a process. The URL, which may hold a password, goes through the pipe: arguments are seen by everybody."""
-    pipe = subprocess.PIPE
     with subprocess.Popen(  # noqa: S603 # this interpreter, our own program
-        [sys.executable, "-c", _PROGRAM], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, encoding="utf-8"
+        [sys.executable, "-c", _PROGRAM],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        encoding="utf-8",
     ) as child:
         try:
             _write(child, sys.path)
