@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 
 from lifecycle import errors, models
@@ -26,7 +25,8 @@ _APPLICATION: Final = {
 _LONGEST: Final = 63
 """Bytes of a name; PostgreSQL cuts off the rest, so that two roles could become one."""
 
-_PLAIN: Final = re.compile(r"[a-z_][a-z0-9_]*")
+_TAG: Final = "$lifecycle$"
+"""The quotes of a block; a name cannot hold them."""
 
 
 def sql(*, owner: str, application: str, analyst: str, schema: str, views: Iterable[str]) -> str:
@@ -38,10 +38,10 @@ def sql(*, owner: str, application: str, analyst: str, schema: str, views: Itera
     names = {"owner": owner, "application": application, "analyst": analyst, "schema": schema}
     for argument, name in names.items():
         _check(argument, name)
-    if len({owner, application, analyst}) < len(_ROLES):
+    if owner in (application, analyst) or application == analyst:
         raise errors.InvalidArgument(argument="roles", problem="three different roles are needed")
     statements = _statements(owner, application, analyst, schema, tuple(views))
-    return "".join(f"{statement}\n" for statement in statements)
+    return "\n".join(statements)
 
 
 def _statements(owner: str, application: str, analyst: str, schema: str, views: tuple[str, ...]) -> Iterator[str]:
@@ -72,20 +72,22 @@ def _statements(owner: str, application: str, analyst: str, schema: str, views: 
 def _role(name: str) -> str:
     """Create a role unless it is there."""
     exists = f"SELECT FROM pg_roles WHERE rolname = {_literal(name)}"  # noqa: S608 # a quoted literal
-    return f"DO $lifecycle$ BEGIN IF NOT EXISTS ({exists}) THEN CREATE ROLE {_quoted(name)} NOLOGIN; END IF; END $lifecycle$;"
+    create = f"CREATE ROLE {_quoted(name)} NOLOGIN"
+    return f"DO {_TAG} BEGIN IF NOT EXISTS ({exists}) THEN {create}; END IF; END {_TAG};"
 
 
 def _check(argument: str, name: str) -> None:
     is_name = isinstance(name, str) and name.isprintable() and 0 < len(name.encode()) <= _LONGEST
-    if not is_name or "$lifecycle$" in name or name.lower() in {"public", "none"} - {_schema_word(argument)}:
-        problem = f"a printable name of 1 to {_LONGEST} bytes is needed, other than PUBLIC and NONE"
+    if not is_name or _TAG in name:
+        problem = f"a printable name of 1 to {_LONGEST} bytes is needed"
         raise errors.InvalidArgument(argument=argument, problem=problem)
 
 
-def _schema_word(argument: str) -> str:
-    return "public" if argument == "schema" else ""
-
-
 def _quoted(name: str) -> str:
-    """Write an identifier; quotes only where they are needed."""
-    return name if _PLAIN.fullmatch(name) and name not in _WORDS else '"' + name.replace('"', '""') + '"'
+    """Write an identifier, always quoted: it means this name and no keyword."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    """Write a string, in the form that knows escapes, whatever standard_conforming_strings is."""
+    return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
