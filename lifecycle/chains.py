@@ -56,7 +56,7 @@ def parts(database: db.Database, *, size: int = _PART) -> Iterator[Part]:
 def judge(database: db.Database, part: Part) -> Tally:
     """Walk the chains of a part. Opens one transaction, which only reads. Raises `DatabaseUnavailable`."""
     with database.snapshot() as connection:
-        _prefer_index(database, connection)
+        _settle(database, connection)
         try:
             return _Walk(connection, part).over()
         except db.UndecodableText:
@@ -66,12 +66,12 @@ def judge(database: db.Database, part: Part) -> Tally:
 
 def _boundary(database: db.Database, after: str | None, size: int) -> str | None:
     with database.snapshot() as connection:
-        _prefer_index(database, connection)
+        _settle(database, connection)
         (condition, values), *_ = _conditions(Part(after))
         query = _BOUNDARY.format(condition=condition)
         try:
             found = [
-                row for rows in db.stored_rows(connection, query, {**values, "size": size}, size=1) for row in rows
+                row for rows in db.stored_rows(connection, query, {**values, "before": size - 1}, size=1) for row in rows
             ]
         except db.UndecodableText:
             return None
@@ -79,11 +79,14 @@ def _boundary(database: db.Database, after: str | None, size: int) -> str | None
     return found[0][0] if found and isinstance(found[0][0], str) else None
 
 
-def _prefer_index(database: db.Database, connection: sa.Connection) -> None:
-    """Walk the index: sorting the whole trail would take disk and, before the first row, minutes."""
+def _settle(database: db.Database, connection: sa.Connection) -> None:
+    """Make a PostgreSQL session write instants in one way, and walk the index.
+
+    Sorting the whole trail would take disk and, before the first row, minutes.
+    """
     if database.is_postgres:
-        for setting in ("enable_sort", "enable_seqscan", "jit"):
-            connection.exec_driver_sql(f"SET LOCAL {setting} = off")
+        for setting in _SETTINGS:
+            connection.exec_driver_sql(f"SET LOCAL {setting}")
 
 
 def _conditions(part: Part) -> list[tuple[str, dict[str, object]]]:
@@ -156,8 +159,8 @@ class _Walk:
             self._pass()
             self._begin(appointment_id)
         if self._is_postgres:
-            values[_RECORDED_AT] = encoding.instant(values[_RECORDED_AT])
-            values[_OCCURRED_AT] = encoding.instant(values[_OCCURRED_AT])
+            for place in encoding.INSTANTS:
+                values[place] = encoding.instant(values[place])
         follows = (
             appointment_seq == self._appointment_seq + 1
             and values[_PREV_HASH] == self._hash
@@ -245,12 +248,14 @@ _CHART_VERSION: Final = encoding.COLUMNS.index("chart_version")
 _COMMAND_ID: Final = encoding.COLUMNS.index("command_id")
 _FROM_STATUS: Final = encoding.COLUMNS.index("from_status")
 _HASH_VERSION: Final = encoding.COLUMNS.index("hash_version")
-_OCCURRED_AT: Final = encoding.COLUMNS.index("occurred_at")
 _PREV_HASH: Final = encoding.COLUMNS.index("prev_hash")
-_RECORDED_AT: Final = encoding.COLUMNS.index("recorded_at")
 _TO_STATUS: Final = encoding.COLUMNS.index("to_status")
 
-_AS_TEXT: Final = ("details", "occurred_at", "recorded_at")
+_SETTINGS: Final = (
+    *("timezone = 'UTC'", "datestyle = 'ISO'"),
+    *("enable_sort = off", "enable_seqscan = off", "jit = off"),
+)
+_AS_TEXT: Final = ("details", *(encoding.COLUMNS[place] for place in encoding.INSTANTS))
 _STORED: Final = {
     "sqlite": ", ".join(encoding.COLUMNS),
     "postgresql": ", ".join(f"{name}::text" if name in _AS_TEXT else name for name in encoding.COLUMNS),
@@ -262,7 +267,7 @@ _EVENTS: Final = {
 }
 _BOUNDARY: Final = (
     f"SELECT appointment_id FROM {models.appointments.name} WHERE {{condition}} "  # noqa: S608 # constants
-    "ORDER BY appointment_id LIMIT 1 OFFSET :size"
+    "ORDER BY appointment_id LIMIT 1 OFFSET :before"
 )
 _APPOINTMENTS: Final = (
     f"SELECT appointment_id, status, status_known FROM {models.appointments.name} WHERE {{condition}}"  # noqa: S608 # constants

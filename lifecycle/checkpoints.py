@@ -94,7 +94,7 @@ def verify(
     started = time.monotonic()
     known = headfile.Reader(Path(path), headfile.check_key(key))
     with database.read() as connection:
-        if _environment(connection) != known.header.environment:
+        if known.header.environment not in {None, _environment(connection)}:
             raise errors.CheckpointRefused(path=str(path), reason_code="another_environment")
     found = Findings()
     for heads in _batches(known.heads()):

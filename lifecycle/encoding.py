@@ -11,13 +11,18 @@ import json
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any, Final, Never
 
-from lifecycle import audit, models
+from lifecycle import audit, columns, models
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COLUMNS: Final = tuple(sorted({column.name for column in models.audit_events.columns} - {"seq", "hash"}))
 """The columns that the hash covers, in the order of the encoding."""
+
+INSTANTS: Final = tuple(
+    place for place, name in enumerate(COLUMNS) if isinstance(models.audit_events.c[name].type, columns.UtcDateTime)
+)
+"""The places of the instants among `COLUMNS`."""
 
 
 class Malformed(ValueError):

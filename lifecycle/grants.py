@@ -71,7 +71,7 @@ def _statements(owner: str, application: str, analyst: str, schema: str, views: 
 
 def _role(name: str) -> str:
     """Create a role unless it is there."""
-    exists = f"SELECT FROM pg_roles WHERE rolname = {_literal(name)}"  # noqa: S608 # a quoted literal
+    exists = f"SELECT FROM pg_roles WHERE rolname = {_literal(name)}"
     create = f"CREATE ROLE {_quoted(name)} NOLOGIN"
     return f"DO {_TAG} BEGIN IF NOT EXISTS ({exists}) THEN {create}; END IF; END {_TAG};"
 
