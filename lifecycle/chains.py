@@ -70,13 +70,11 @@ def _boundary(database: db.Database, after: str | None, size: int) -> str | None
         (condition, values), *_ = _conditions(Part(after))
         query = _BOUNDARY.format(condition=condition)
         try:
-            found = [
-                row for rows in db.stored_rows(connection, query, {**values, "before": size - 1}, size=1) for row in rows
-            ]
+            found = list(db.stored_rows(connection, query, {**values, "before": size - 1}, size=1))
         except db.UndecodableText:
             return None
     # A damaged id (bytes, a text that is none) is no place to divide at: the rest is one part.
-    return found[0][0] if found and isinstance(found[0][0], str) else None
+    return found[0][0][0] if found and isinstance(found[0][0][0], str) else None
 
 
 def _settle(database: db.Database, connection: sa.Connection) -> None:

@@ -8,6 +8,7 @@ import json
 import stat
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -218,7 +219,7 @@ def appending(url: str, appointment_id: str) -> Iterator[sa.Connection]:
         yield connection
         locked = audit.lock(made, connection, appointment_id)
         assert locked is not None
-        audit.record(connection, audit.replace(locked, now=now), ENTRY)
+        audit.record(connection, replace(locked, now=now), ENTRY)
     made.close()
 
 

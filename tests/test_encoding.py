@@ -22,7 +22,7 @@ TEXTS = [name for name in encoding.COLUMNS if name not in {"conforming", "detail
 
 def event(**changes: Any) -> dict[str, Any]:
     """Make an event's columns."""
-    plain = {
+    plain: dict[str, Any] = {
         **dict.fromkeys(encoding.COLUMNS),
         "appointment_id": "a-1",
         "appointment_seq": 1,
