@@ -280,7 +280,8 @@ class CheckpointRefused(LifecycleError):
     reason_code: str
 
     def __str__(self) -> str:
-        return f"the checkpoint {self.path} was refused ({self.reason_code}): {_CHECKPOINTS[self.reason_code]}"
+        remedy = _CHECKPOINTS.get(self.reason_code, "take the file as it was written")
+        return f"the checkpoint {self.path} was refused ({self.reason_code}): {remedy}"
 
 
 @dataclass(eq=False, kw_only=True)
@@ -332,7 +333,7 @@ class EnvironmentMismatch(LifecycleError):
 
 
 _CHECKPOINTS = {
-    "not_a_checkpoint": "it is none, or not all of one; take the file as it was written",
+    "not_a_checkpoint": "it is none, or not the whole of one; take the file as it was written",
     "bad_signature": "it was changed, or signed with another key; use the key and the file of that day",
     "unknown_version": "a newer version of this package wrote it; upgrade the package",
     "another_environment": "it is of a database of another Zocdoc environment; check which database is meant",
