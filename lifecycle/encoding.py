@@ -60,7 +60,7 @@ def _details(text: object) -> str:
     if not isinstance(text, str):
         raise Malformed("details are no JSON text")
     try:
-        return _canonical(json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant))
+        return _canonical(_parsed(text))
     except Malformed:
         raise
     except (ValueError, RecursionError):
@@ -80,6 +80,7 @@ def _no_constant(_name: str) -> Never:
 
 
 _escaped = encode_basestring
+_parsed: Final = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant).decode
 _canonical: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 _BOOLEANS: Final[dict[object, str]] = {1: "true", 0: "false"}
 _CONFORMING: Final = COLUMNS.index("conforming")
