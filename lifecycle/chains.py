@@ -191,17 +191,18 @@ class _Walk:
             self._add(FindingKind.OUT_OF_ORDER, f"seq is not above {self._seq}, that of the event before", **place)
 
     def _judge_content(self, seq: object, stored: object, values: list[Any]) -> None:
+        kind, what = FindingKind.EDITED, "the hash does not fit what the row says"
+        if values[_HASH_VERSION] == audit.HASH_VERSION:
+            try:
+                if encoding.digest(values) == stored:
+                    return
+            except encoding.Malformed as malformed:
+                kind, what = FindingKind.MALFORMED, str(malformed)
+        else:
+            kind = FindingKind.UNKNOWN_HASH_VERSION
+            what = f"hash_version {text(values[_HASH_VERSION])} is not known to this version"
         place = {"appointment_id": self._appointment_id, "appointment_seq": values[_APPOINTMENT_SEQ], "seq": seq}
-        version = values[_HASH_VERSION]
-        if version != audit.HASH_VERSION:
-            found = text(version)
-            self._add(FindingKind.UNKNOWN_HASH_VERSION, f"hash_version {found} is not known to this version", **place)
-            return
-        try:
-            if encoding.digest(values) != stored:
-                self._add(FindingKind.EDITED, "the hash does not fit what the row says", **place)
-        except encoding.Malformed as malformed:
-            self._add(FindingKind.MALFORMED, str(malformed), **place)
+        self._add(kind, what, **place)
 
     def _compare_appointments(self) -> None:
         """Compare each appointment's row with the end of its chain; what has no partner is a finding too."""

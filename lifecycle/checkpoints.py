@@ -61,7 +61,8 @@ def create(database: db.Database, path: str | os.PathLike[str], *, key: bytes, r
     """Write the heads of all chains to a new file, as of one moment. Does not verify them.
 
     Raises `InvalidArgument` (a key under 32 bytes; a file that is there, unless `replace`), `DatabaseUnavailable`,
-    `OSError`. On SQLite it holds writers up for an instant, on PostgreSQL not at all. Memory stays flat.
+    `ConfigurationError` on a read replica, `OSError`. On SQLite it holds writers up for an instant, on PostgreSQL not at
+    all. Memory stays flat.
     """
     headfile.check_key(key)
     target = Path(path)
@@ -120,7 +121,7 @@ def _write(out: headfile.Writer, connection: sa.Connection, header: headfile.Hea
 
 
 def _sound(row: Sequence[Any]) -> headfile.Head:
-    if [type(value) for value in row] != [str, int, str]:
+    if [type(value) for value in row] != [str, int, str] or not row[0].isprintable():
         raise errors.DatabaseUnavailable(problem="the trail is damaged; `lifecycle verify` tells where")
     return headfile.Head(*row)
 
@@ -163,6 +164,9 @@ def _settled_instant(database: db.Database) -> datetime:
     if writers.PREPARED in writers.active(database):
         raise errors.DatabaseUnavailable(problem="a prepared transaction has audit events; commit it or roll it back")
     with database.read() as connection:
+        if connection.execute(_IS_REPLICA).scalar_one():
+            problem = "a read replica does not show which transactions are running; make checkpoints on the primary"
+            raise errors.ConfigurationError(problem=problem)
         now = database.now(connection)
     patient_until = time.monotonic() + _PATIENCE
     waited_for: set[str] | None = None
@@ -281,6 +285,7 @@ _ENDS: Final = {
     WHERE appointment_id IN (SELECT json_array_elements_text(CAST(:ids AS json))) GROUP BY appointment_id
     """,  # noqa: S608 # constants
 }
+_IS_REPLICA: Final = sa.select(sa.func.pg_is_in_recovery())
 _RUNNING: Final = sa.text(
     """
     SELECT l.virtualxid AS name, a.xact_start AS began

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from lifecycle import (
     Checkpoint,
     CheckpointRefused,
+    ConfigurationError,
     DatabaseUnavailable,
     InvalidArgument,
     Lifecycle,
@@ -231,6 +232,21 @@ def test_an_event_that_is_committed_later_is_not_promised(postgres_only: Scene, 
             lifecycle.checkpoint(path, key=KEY)
         found = lifecycle.verify_checkpoint(path, key=KEY)
     assert (found.findings, found.events) == ((), 12)
+
+
+def test_a_prepared_transaction_is_told(postgres_only: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody knows when it will be committed, and its events are as old as it is."""
+    monkeypatch.setattr(checkpoints.writers, "active", lambda _database: {checkpoints.writers.PREPARED})
+    with product(postgres_only.url) as lifecycle, pytest.raises(DatabaseUnavailable, match="prepared transaction"):
+        lifecycle.checkpoint(tmp_path / "checkpoint", key=KEY)
+
+
+def test_a_replica_makes_no_checkpoints(postgres_only: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not show who is writing on the primary."""
+    monkeypatch.setattr(checkpoints, "_IS_REPLICA", sa.select(sa.true()))
+    with product(postgres_only.url) as lifecycle, pytest.raises(ConfigurationError, match="on the primary"):
+        lifecycle.checkpoint(tmp_path / "checkpoint", key=KEY)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_writer_of_another_role_is_waited_for(
