@@ -229,11 +229,11 @@ class Lifecycle:
         """
         return drifting.drift(self._resources.database, since=since)
 
-    def verify(self, *, processes: int = 1) -> Verification:
+    def verify(self, *, processes: int | None = None) -> Verification:
         """Recompute every chain of the audit trail, compare it with appointments and commands, look at its guards.
 
-        What is wrong is in the result, not raised. More `processes` judge as many parts at once; they need a database
-        that was given as a URL. Concurrent writers do no harm. Database only; memory stays flat.
+        What is wrong is in the result, not raised. A large trail is judged by two other processes, or as many as
+        `processes` says; 1: by this one. Concurrent writers do no harm. Database only; memory stays flat.
         """
         return verification.verify(self._resources.database, processes=processes)
 
@@ -245,7 +245,9 @@ class Lifecycle:
         """
         return checkpoints.create(self._resources.database, path, key=key, replace=replace)
 
-    def verify_checkpoint(self, path: str | os.PathLike[str], *, key: bytes, processes: int = 1) -> Verification:
+    def verify_checkpoint(
+        self, path: str | os.PathLike[str], *, key: bytes, processes: int | None = None
+    ) -> Verification:
         """Do as `verify`, and find what was cut off, deleted, rebuilt or backdated since the checkpoint was written.
 
         Raises `CheckpointRefused` if the file is not, word for word, what was signed with the key. Database only.

@@ -61,8 +61,8 @@ def create(database: db.Database, path: str | os.PathLike[str], *, key: bytes, r
     """Write the heads of all chains to a new file, as of one moment. Does not verify them.
 
     Raises `InvalidArgument` (a key under 32 bytes; a file that is there, unless `replace`), `DatabaseUnavailable`,
-    `ConfigurationError` on a read replica, `OSError`. On SQLite it holds writers up for an instant, on PostgreSQL not at
-    all. Memory stays flat.
+    `ConfigurationError` on a read replica, `OSError`. On SQLite it holds writers up for an instant, on PostgreSQL it
+    does not. Memory stays flat.
     """
     headfile.check_key(key)
     target = Path(path)
@@ -85,7 +85,7 @@ def create(database: db.Database, path: str | os.PathLike[str], *, key: bytes, r
 
 
 def verify(
-    database: db.Database, path: str | os.PathLike[str], *, key: bytes, processes: int = 1
+    database: db.Database, path: str | os.PathLike[str], *, key: bytes, processes: int | None = None
 ) -> verification.Verification:
     """Hold the database against a checkpoint, then verify its chains; the result has the findings of both.
 

@@ -28,6 +28,7 @@ from lifecycle import (
     headfile,
     models,
     settings,
+    writers,
 )
 from tests import support
 from tests.conftest import _execute
@@ -236,7 +237,7 @@ def test_an_event_that_is_committed_later_is_not_promised(postgres_only: Scene, 
 
 def test_a_prepared_transaction_is_told(postgres_only: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody knows when it will be committed, and its events are as old as it is."""
-    monkeypatch.setattr(checkpoints.writers, "active", lambda _database: {checkpoints.writers.PREPARED})
+    monkeypatch.setattr(writers, "active", lambda _database: {writers.PREPARED})
     with product(postgres_only.url) as lifecycle, pytest.raises(DatabaseUnavailable, match="prepared transaction"):
         lifecycle.checkpoint(tmp_path / "checkpoint", key=KEY)
 

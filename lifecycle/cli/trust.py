@@ -22,7 +22,6 @@ _file = click.argument("path", metavar="FILE", type=click.Path(dir_okay=False, p
 _processes = click.option(
     "--processes",
     type=click.IntRange(1, 64),
-    default=lambda: min(2, os.cpu_count() or 1),
     show_default="2, or the number of processors",
     show_envvar=True,
     metavar="N",
@@ -35,7 +34,7 @@ _processes = click.option(
 @options.form
 @options.database_url
 @click.pass_context
-def verify(ctx: click.Context, *, processes: int, form: Form, database_url: str) -> None:
+def verify(ctx: click.Context, *, processes: int | None, form: Form, database_url: str) -> None:
     """Recompute every chain of the audit trail and print what is wrong; ends with 6 if anything is.
 
     Reads only, and may run beside writers.
@@ -86,7 +85,7 @@ def create(*, path: Path, force: bool, form: Form | None, database_url: str) -> 
 @options.form
 @options.database_url
 @click.pass_context
-def verify_against(ctx: click.Context, path: Path, *, processes: int, form: Form, database_url: str) -> None:
+def verify_against(ctx: click.Context, path: Path, *, processes: int | None, form: Form, database_url: str) -> None:
     """Verify the trail as `lifecycle verify` does, and against a checkpoint; ends with 6 if anything is wrong.
 
     Finds also what was cut off, deleted, rebuilt or backdated since FILE was written.
