@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lifecycle.api import Lifecycle
     from lifecycle.chart import CancellationReason, Command, Status
+    from lifecycle.checkpoints import Checkpoint
     from lifecycle.drift import Drift
     from lifecycle.errors import (
         AppointmentNotFound,
+        CheckpointRefused,
         CommandInProgress,
         CommandRejected,
         ConfigurationError,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
         WebhookRefused,
     )
     from lifecycle.feed import FeedEvent
+    from lifecycle.findings import Finding, FindingKind
     from lifecycle.guards import Explanation
     from lifecycle.inbox import Delivery, Processed, Receipt
     from lifecycle.operators import Attention, Resolution
@@ -45,14 +48,17 @@ if TYPE_CHECKING:
     from lifecycle.reports.pages import EventPage
     from lifecycle.reports.past import AsOf
     from lifecycle.resources import Timing
+    from lifecycle.verification import Verification
     from lifecycle.zocdoc import ZocdocClient
 
 _HOMES = {
     "lifecycle.api": ("Lifecycle",),
     "lifecycle.chart": ("CancellationReason", "Command", "Status"),
+    "lifecycle.checkpoints": ("Checkpoint",),
     "lifecycle.drift": ("Drift",),
     "lifecycle.errors": (
         "AppointmentNotFound",
+        "CheckpointRefused",
         "CommandInProgress",
         "CommandRejected",
         "ConfigurationError",
@@ -74,6 +80,7 @@ _HOMES = {
         "WebhookRefused",
     ),
     "lifecycle.feed": ("FeedEvent",),
+    "lifecycle.findings": ("Finding", "FindingKind"),
     "lifecycle.guards": ("Explanation",),
     "lifecycle.inbox": ("Delivery", "Processed", "Receipt"),
     "lifecycle.operators": ("Attention", "Resolution"),
@@ -85,6 +92,7 @@ _HOMES = {
     "lifecycle.reports.pages": ("EventPage",),
     "lifecycle.reports.past": ("AsOf",),
     "lifecycle.resources": ("Timing",),
+    "lifecycle.verification": ("Verification",),
     "lifecycle.zocdoc": ("ZocdocClient",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -96,6 +104,8 @@ __all__ = [
     "Attention",
     "AuditEvent",
     "CancellationReason",
+    "Checkpoint",
+    "CheckpointRefused",
     "Command",
     "CommandInProgress",
     "CommandRejected",
@@ -111,6 +121,8 @@ __all__ = [
     "EventPage",
     "Explanation",
     "FeedEvent",
+    "Finding",
+    "FindingKind",
     "InvalidArgument",
     "Lifecycle",
     "LifecycleError",
@@ -131,6 +143,7 @@ __all__ = [
     "SyncReport",
     "Timing",
     "TransitionRefused",
+    "Verification",
     "WebhookRefused",
     "ZocdocClient",
 ]

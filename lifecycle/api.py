@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from lifecycle import (
     chart,
+    checkpoints,
     commands,
     explaining,
     feed,
@@ -15,6 +16,7 @@ from lifecycle import (
     reconciliation,
     records,
     recovery,
+    verification,
     wishes,
 )
 from lifecycle import drift as drifting
@@ -24,12 +26,14 @@ from lifecycle.reports.filters import Filters
 from lifecycle.resources import Clients, Resources, Timing, check_name
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import datetime
     from types import TracebackType
 
     import sqlalchemy as sa
 
+    from lifecycle.checkpoints import Checkpoint
     from lifecycle.drift import Drift
     from lifecycle.feed import FeedEvent
     from lifecycle.guards import Explanation
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
     from lifecycle.reports.filters import Given
     from lifecycle.reports.pages import EventPage
     from lifecycle.reports.past import AsOf
+    from lifecycle.verification import Verification
     from lifecycle.zocdoc import ZocdocClient
 
 
@@ -223,6 +228,31 @@ class Lifecycle:
         flat.
         """
         return drifting.drift(self._resources.database, since=since)
+
+    def verify(self, *, processes: int | None = None) -> Verification:
+        """Recompute every chain of the audit trail, compare it with appointments and commands, look at its guards.
+
+        What is wrong is in the result, not raised. A large trail is judged by two other processes, or as many as
+        `processes` says; 1: by this one. Concurrent writers do no harm. Database only; memory stays flat.
+        """
+        return verification.verify(self._resources.database, processes=processes)
+
+    def checkpoint(self, path: str | os.PathLike[str], *, key: bytes, replace: bool = False) -> Checkpoint:
+        """Write the last event of every chain, signed, to a file that is to be kept away from the database.
+
+        `key` has 32 random bytes or more, and whoever can change the database must not have it. Raises
+        `InvalidArgument`, also if there is such a file and `replace` is not set, and `OSError`. Database only.
+        """
+        return checkpoints.create(self._resources.database, path, key=key, replace=replace)
+
+    def verify_checkpoint(
+        self, path: str | os.PathLike[str], *, key: bytes, processes: int | None = None
+    ) -> Verification:
+        """Do as `verify`, and find what was cut off, deleted, rebuilt or backdated since the checkpoint was written.
+
+        Raises `CheckpointRefused` if the file is not, word for word, what was signed with the key. Database only.
+        """
+        return checkpoints.verify(self._resources.database, path, key=key, processes=processes)
 
     def attention(self) -> list[Attention]:
         """List the commands whose outcome reading could not settle, with the evidence. Database only."""

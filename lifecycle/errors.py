@@ -270,6 +270,21 @@ class SyncFailed(LifecycleError):
 
 
 @dataclass(eq=False, kw_only=True)
+class CheckpointRefused(LifecycleError):
+    """A checkpoint file cannot be relied on, or is of another database; nothing was verified.
+
+    `reason_code`: not_a_checkpoint, bad_signature, unknown_version or another_environment.
+    """
+
+    path: str
+    reason_code: str
+
+    def __str__(self) -> str:
+        remedy = _CHECKPOINTS.get(self.reason_code, "take the file as it was written")
+        return f"the checkpoint {self.path} was refused ({self.reason_code}): {remedy}"
+
+
+@dataclass(eq=False, kw_only=True)
 class DatabaseUnavailable(LifecycleError):
     """The database could not be opened, read or written; what was in progress is rolled back, or settled by `recover`.
 
@@ -316,6 +331,13 @@ class EnvironmentMismatch(LifecycleError):
             f"'{self.client}'; use one database for each environment"
         )
 
+
+_CHECKPOINTS = {
+    "not_a_checkpoint": "it is none, or not the whole of one; take the file as it was written",
+    "bad_signature": "it was changed, or signed with another key; use the key and the file of that day",
+    "unknown_version": "a newer version of this package wrote it; upgrade the package",
+    "another_environment": "it is of a database of another Zocdoc environment; check which database is meant",
+}
 
 _RETRY = "check the connection and call again"
 _REMEDIES = {

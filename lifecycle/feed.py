@@ -14,13 +14,12 @@ transaction that holds a lower `seq` may be beyond it; and every long transactio
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from lifecycle import errors, models, records
+from lifecycle import errors, models, records, writers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -29,12 +28,6 @@ if TYPE_CHECKING:
 
 _PAGE: Final = 500
 """Events read at a time: no transaction stays open while the caller works on them."""
-
-_PATIENCE: Final = 1.0
-"""Seconds to wait for writers at a gap: theirs are transactions of milliseconds, one that takes longer is stuck."""
-
-_POLL: Final = 0.02
-"""Seconds between two looks at the writers: about as long as one of their transactions."""
 
 _LAST: Final = 2**63 - 1
 """The largest `seq` that either database can hold."""
@@ -68,7 +61,7 @@ def end(database: Database) -> str | None:
         newest = connection.execute(_NEWEST).one_or_none()
     if newest is None:
         return None
-    if database.is_postgres and not _have_writers_ended(database):
+    if database.is_postgres and not writers.have_ended(database):
         problem = "a transaction that appends audit events has been open for too long; end it, or call again"
         raise errors.DatabaseUnavailable(problem=problem)
     return _cursor(newest.seq, newest.hash)
@@ -103,7 +96,7 @@ def _safe_page(database: Database, after: int, size: int) -> Sequence[sa.RowMapp
     rows = _page(database, after, size)
     if not database.is_postgres or not rows or rows[-1]["seq"] == after + len(rows):
         return rows
-    if _have_writers_ended(database):
+    if writers.have_ended(database):
         return _page(database, after, size, up_to=rows[-1]["seq"])
     return [row for place, row in enumerate(rows, after + 1) if row["seq"] == place]
 
@@ -111,28 +104,6 @@ def _safe_page(database: Database, after: int, size: int) -> Sequence[sa.RowMapp
 def _page(database: Database, after: int, size: int, *, up_to: int = _LAST) -> Sequence[sa.RowMapping]:
     with database.read() as connection:
         return connection.execute(_EVENTS, {"after": after, "up_to": up_to, "size": size}).mappings().all()
-
-
-def _have_writers_ended(database: Database) -> bool:
-    """Wait until every transaction that writes audit events at this moment has ended; False: one still runs.
-
-    Each look is a transaction of its own, so what is read next has a newer snapshot, whatever the isolation level.
-    """
-    patient_until = time.monotonic() + _PATIENCE
-    waited_for = _writers(database)
-    while waited_for:
-        if time.monotonic() > patient_until:
-            return False
-        time.sleep(_POLL)
-        now = _writers(database)
-        # PREPARE TRANSACTION moves the locks of a writer to a nameless one: any of those may be one that is waited for.
-        waited_for = {writer for writer in now if writer == _PREPARED or writer in waited_for}
-    return True
-
-
-def _writers(database: Database) -> set[str]:
-    with database.read() as connection:
-        return set(connection.execute(_WRITERS).scalars())
 
 
 def _check_orderly(database: Database, connection: sa.Connection) -> None:
@@ -173,7 +144,6 @@ def _found(connection: sa.Connection, seq: int, digits: str) -> int:
 _events = models.audit_events
 _EVENT_FIELDS: Final = tuple(field.name for field in fields(records.AuditEvent))
 _CURSOR: Final = re.compile(rf"v1-([1-9][0-9]{{0,17}})-([0-9a-f]{{{_DIGITS}}})", re.ASCII)
-_PREPARED: Final = "prepared"
 _EVENTS: Final = (
     sa.select(_events)
     .where(_events.c.seq > sa.bindparam("after"), _events.c.seq <= sa.bindparam("up_to"))
@@ -182,13 +152,6 @@ _EVENTS: Final = (
 )
 _NEWEST: Final = sa.select(_events.c.seq, _events.c.hash).order_by(_events.c.seq.desc()).limit(1)
 _HASH: Final = sa.select(_events.c.hash).where(_events.c.seq == sa.bindparam("seq"))
-_WRITERS: Final = sa.text(
-    f"""
-    SELECT CASE WHEN pid IS NULL THEN '{_PREPARED}' ELSE virtualtransaction END FROM pg_locks
-    WHERE locktype = 'relation' AND relation = '{_events.name}'::regclass AND mode = 'RowExclusiveLock' AND granted
-      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    """  # noqa: S608 # constants
-)
 _SERVER: Final = sa.text(
     f"""
     SELECT pg_is_in_recovery() AS is_replica, EXISTS (

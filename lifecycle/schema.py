@@ -16,7 +16,7 @@ import alembic.migration
 import alembic.script
 
 from lifecycle import database as db
-from lifecycle import errors, models
+from lifecycle import errors, models, triggers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +55,7 @@ def current(database: db.Database) -> str | None:
 
 
 def check(database: db.Database) -> list[str]:
-    """List the differences between the database and the tables this code works with; empty when there are none.
+    """List the differences between the database and the tables and triggers of this code; empty when there are none.
 
     Raises `SchemaMismatch` when the revision differs, because then the differences are known already.
     """
@@ -65,7 +65,7 @@ def check(database: db.Database) -> list[str]:
             raise errors.SchemaMismatch(found=found, expected=models.REVISION)
         context = alembic.migration.MigrationContext.configure(connection, opts=comparison())
         differences = alembic.autogenerate.compare_metadata(context, models.metadata)
-        return [*(str(difference) for difference in differences), *missing_triggers(connection)]
+        return [*(str(difference) for difference in differences), *triggers.changes(connection)]
 
 
 def comparison() -> dict[str, Any]:
@@ -77,13 +77,6 @@ def comparison() -> dict[str, Any]:
         "compare_type": True,
         "compare_server_default": True,
     }
-
-
-def missing_triggers(connection: sa.Connection) -> list[str]:
-    """Name the append-only triggers that are absent or disabled; without them the trail could be rewritten."""
-    query = _POSTGRES_TRIGGERS if connection.dialect.name == "postgresql" else _SQLITE_TRIGGERS
-    present = set(connection.exec_driver_sql(query).scalars())
-    return [f"missing trigger {name}" for name in _TRIGGERS[connection.dialect.name] if name not in present]
 
 
 @contextmanager
@@ -118,13 +111,3 @@ def _revisions() -> set[str]:
 def _is_ours(item: object, name: str | None, kind: str, _reflected: object, _compare_to: object) -> bool:
     del item
     return kind != "table" or (name or "").startswith("lifecycle_")
-
-
-_TRIGGERS: Final = {
-    "sqlite": ("lifecycle_audit_no_update", "lifecycle_audit_no_delete", "lifecycle_audit_gapless"),
-    "postgresql": ("lifecycle_audit_no_change", "lifecycle_audit_gapless"),
-}
-_SQLITE_TRIGGERS: Final = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
-_POSTGRES_TRIGGERS: Final = (
-    "SELECT tgname FROM pg_trigger WHERE tgrelid = 'lifecycle_audit_events'::regclass AND tgenabled = 'A'"
-)

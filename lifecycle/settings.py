@@ -8,10 +8,11 @@
 | `LIFECYCLE_ZOCDOC_CLIENT_ID`, `_CLIENT_SECRET` | machine-to-machine credentials; or instead of them: |
 | `LIFECYCLE_ZOCDOC_ACCESS_TOKEN` | a ready access token |
 | `LIFECYCLE_ZOCDOC_IDENTITY` | whose credential that is: `machine` (default) or `user:ID` |
+| `LIFECYCLE_CHECKPOINT_KEY` | the key that signs checkpoints: 64 hex digits or more, as `openssl rand -hex 32` makes |
 | `LIFECYCLE_WEBHOOK_KEYS` | Zocdoc's base64 keys of webhooks, separated by commas; in a file also by lines |
 
-The database URL, the client secret, the access token and the webhook keys may come from a file, which `..._FILE`
-names. An empty variable counts as not set.
+The database URL, the client secret, the access token, the webhook keys and the checkpoint key may come from a file,
+which `..._FILE` names. An empty variable counts as not set.
 """
 
 from __future__ import annotations
@@ -31,10 +32,13 @@ ZOCDOC: Final = "LIFECYCLE_ZOCDOC_"
 
 WEBHOOK_KEYS: Final = "LIFECYCLE_WEBHOOK_KEYS"
 
+CHECKPOINT_KEY: Final = "LIFECYCLE_CHECKPOINT_KEY"
+
 ENVIRONMENTS: Final = ("sandbox", "production")
 
 _MACHINE: Final = "machine"
 _BASE64: Final = re.compile(r"(?!$)(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
+_HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2}){32,}")
 _IDENTITY: Final = re.compile(r"machine|user:[!-~]{1,200}")
 
 
@@ -91,6 +95,17 @@ def webhook_keys(environ: Mapping[str, str]) -> tuple[str, ...]:
                 f"{WEBHOOK_KEYS}: key {number} of {len(keys)} {problem}; set the keys as Zocdoc gave them"
             )
     return keys
+
+
+def checkpoint_key(environ: Mapping[str, str]) -> bytes:
+    """Read the key that signs checkpoints, 32 bytes or more. Raises `SettingsError`."""
+    given = _secret(environ, CHECKPOINT_KEY)
+    hint = "64 hex digits or more, such as `openssl rand -hex 32` makes, and keep them away from the database"
+    if given is None:
+        raise SettingsError(f"{CHECKPOINT_KEY} is not set; set {hint}")
+    if not _HEX.fullmatch(given.strip()):
+        raise SettingsError(f"{CHECKPOINT_KEY} is too short or not hex; set {hint}")
+    return bytes.fromhex(given.strip())
 
 
 def _secret(environ: Mapping[str, str], name: str) -> str | None:

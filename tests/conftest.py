@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from lifecycle import Lifecycle, Timing, ZocdocClient, database, schema
 from lifecycle.sandbox import Sandbox, serve
 from tests import trail
+from tests.tampering import Scene
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,6 +130,49 @@ def lifecycle(database_url: str, client: ZocdocClient) -> Iterator[Lifecycle]:
         yield made
 
 
+@pytest.fixture(scope="session")
+def sqlite_scene(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """An SQLite file to be copied."""
+    path = tmp_path_factory.mktemp("scene") / "scene.db"
+    shutil.copy(sqlite_template, path)
+    url = f"sqlite:///{path}"
+    return Scene(url, *_told(url))
+
+
+@pytest.fixture(scope="session")
+def postgres_scene(postgres_server: sa.URL, postgres_template: str) -> Scene:
+    """A PostgreSQL database to be copied."""
+    name = f"lifecycle_scene_{uuid.uuid4().hex[:8]}"
+    _execute(postgres_server, f"CREATE DATABASE {name} TEMPLATE {postgres_template}")
+    url = postgres_server.set(database=name).render_as_string(hide_password=False)
+    return Scene(url, *_told(url))
+
+
+@pytest.fixture
+def sqlite_only(sqlite_scene: Scene, tmp_path: Path) -> Scene:
+    """A copy of the SQLite file."""
+    path = tmp_path / "tampered.db"
+    shutil.copy(sqlite_scene.url.removeprefix("sqlite:///"), path)
+    return Scene(f"sqlite:///{path}", sqlite_scene.a, sqlite_scene.b, sqlite_scene.c)
+
+
+@pytest.fixture
+def postgres_only(postgres_scene: Scene, postgres_server: sa.URL) -> Iterator[Scene]:
+    """A copy of the PostgreSQL database."""
+    name = f"lifecycle_tampered_{uuid.uuid4().hex[:8]}"
+    _execute(postgres_server, f"CREATE DATABASE {name} TEMPLATE {sa.make_url(postgres_scene.url).database}")
+    url = postgres_server.set(database=name).render_as_string(hide_password=False)
+    yield Scene(url, postgres_scene.a, postgres_scene.b, postgres_scene.c)
+    _execute(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite_only", "postgres_only"])
+def scene(request: pytest.FixtureRequest) -> Scene:
+    """A copy to be tampered with, of both databases in turn; nobody asserts afterwards that it is sound."""
+    found: Scene = request.getfixturevalue(request.param)
+    return found
+
+
 def machine_client(server: Server, **options: float) -> ZocdocClient:
     """Make a client with the stand-in's default credentials."""
     return ZocdocClient(
@@ -154,3 +198,17 @@ def _execute(server: sa.URL, statement: str) -> None:
     with engine.connect() as connection:
         connection.exec_driver_sql(statement)
     engine.dispose()
+
+
+def _told(url: str) -> tuple[str, str, str]:
+    """Let the product tell two stories of five events and one of a single event; give the ids."""
+    sandbox = Sandbox()
+    with serve(sandbox) as server, machine_client(server) as client, Lifecycle(url, zocdoc=client) as lifecycle:
+        ids = [sandbox.add() for _ in range(3)]
+        for appointment_id in ids:
+            lifecycle.track(appointment_id, actor="user:17")
+        for appointment_id in ids[:2]:
+            lifecycle.confirm(appointment_id, actor="user:17")
+        for appointment_id in ids[:2]:
+            lifecycle.cancel(appointment_id, actor="user:17")
+    return ids[0], ids[1], ids[2]

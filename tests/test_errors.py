@@ -14,6 +14,7 @@ from lifecycle import errors
 
 FACTS: dict[str, Any] = {
     "argument": "actor",
+    "path": "checkpoint.jsonl",
     "problem": "a printable text is needed",
     "appointment_id": "a-1",
     "at_zocdoc": True,

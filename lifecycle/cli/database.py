@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def db() -> None:
-    """Make or check the tables of the database."""
+    """Make or check the tables of the database, and who may do what with them."""
 
 
 @db.command()
@@ -56,6 +56,36 @@ def check(ctx: click.Context, *, database_url: str) -> None:
         click.echo(words.printable(difference))
     words.say(f"{len(differences)} differences" if differences else "the schema is as it should be")
     ctx.exit(1 if differences else 0)
+
+
+@db.command()
+@click.option("--owner", default="lifecycle_owner", show_default=True, show_envvar=True, help="Owns and migrates.")
+@click.option(
+    "--application",
+    default="lifecycle_app",
+    show_default=True,
+    show_envvar=True,
+    help="Runs the product; appends to the audit trail and cannot change it.",
+)
+@click.option(
+    "--analyst", default="lifecycle_analyst", show_default=True, show_envvar=True, help="Reads the views, no table."
+)
+@click.option("--schema", default="public", show_default=True, show_envvar=True, help="Where the tables are.")
+@options.database_url
+def grants(*, owner: str, application: str, analyst: str, schema: str, database_url: str) -> None:
+    """Print the SQL that gives each role in PostgreSQL the least it needs. Changes nothing.
+
+    Have an administrator read it and run it after each `lifecycle db upgrade`; passwords and logins stay yours.
+    """
+    from lifecycle import grants as rights  # noqa: PLC0415 # loads SQLAlchemy
+    from lifecycle import views  # noqa: PLC0415 # loads SQLAlchemy
+
+    with closing(_database(database_url)) as database:
+        if not database.is_postgres:
+            words.say("SQLite has no roles: whoever may write the file may change the trail; see to its permissions")
+            return
+    names = [view.name for view in views.ALL]
+    click.echo(rights.sql(owner=owner, application=application, analyst=analyst, schema=schema, views=names))
 
 
 def _database(url: str) -> Database:

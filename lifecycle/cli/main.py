@@ -24,6 +24,7 @@ from lifecycle.cli import (
     reconciling,
     sandbox,
     serve,
+    trust,
     words,
 )
 
@@ -103,10 +104,11 @@ class Boundary(click.Group):
       {settings.ZOCDOC}ACCESS_TOKEN *
       {settings.ZOCDOC}IDENTITY         whose credential that is: machine (default) or user:ID
       {settings.WEBHOOK_KEYS} *         Zocdoc's base64 keys of webhooks, separated by commas
+      {settings.CHECKPOINT_KEY} *       hex key of checkpoints, 32 bytes or more
 
     \b
     Exit codes: 0 done, 1 failure, 2 usage or settings, 3 refused, 4 not found,
-    5 remote failure or unknown outcome, 7 drift was found, 130 interrupted.
+    5 remote failure or unknown outcome, 6 audit trail broken, 7 drift was found, 130 interrupted.
     """,
 )
 @click.option("--debug", is_flag=True, show_envvar=True, help="Print the traceback of an error.")
@@ -140,6 +142,8 @@ for command in (
     auditing.as_of,
     auditing.audit,
     events.events,
+    trust.verify,
+    trust.checkpoint,
     readers.explain,
     readers.diagram,
     dictionary.schema,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         "Drift",
         "Explanation",
         "FeedEvent",
+        "Finding",
         "Recovered",
     ]
 

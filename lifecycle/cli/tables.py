@@ -194,6 +194,13 @@ COLUMNS: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("status then", _status_then, narrow=18),
         Column("actor", lambda it: it.actor),
     ),
+    "Finding": (
+        Column("seq", lambda it: it.seq, whole=True),
+        Column("kind", lambda it: it.kind, whole=True),
+        Column("appointment", lambda it: it.appointment_id, narrow=36),
+        Column("#", lambda it: it.appointment_seq, whole=True),
+        Column("what", lambda it: it.what),
+    ),
     "Recovered": (
         Column("appointment", lambda it: it.appointment_id, whole=True),
         Column("command", lambda it: it.command, narrow=12),

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from lifecycle.outcomes import Done
     from lifecycle.reconciliation import SyncReport
     from lifecycle.recovery import Recovery
+    from lifecycle.verification import Verification
 
 _ADVICE = {
     "start_time_in_past": "the new start lies in the past; usually a visit is moved to a time ahead",
@@ -61,3 +62,21 @@ def synced(report: SyncReport) -> list[str]:
     }
     sentence = f"{counts} in {report.seconds:.1f} s{resumed}"
     return [sentence, *(f"Note: {note}" for note, number in notes.items() if number)]
+
+
+def verified(found: Verification) -> list[str]:
+    """Tell in a sentence what a verification came to, and name the first bad row."""
+    size = f"{found.events} events in {found.chains} chains"
+    if found.first is None:
+        return [f"{size} are sound ({found.seconds:.1f} s)"]
+    counts = ", ".join(f"{number} {kind}" for kind, number in sorted(found.counts.items()))
+    total = sum(found.counts.values())
+    shown = f"; the first {len(found.findings)} are shown" if total > len(found.findings) else ""
+    return [f"{size} are NOT sound: {counts}{shown}", _first_bad_row(found)]
+
+
+def _first_bad_row(found: Verification) -> str:
+    first = found.first
+    if first is None or first.seq is None:
+        return "No row of the trail is named: what is wrong is beside it"
+    return f"The first bad row is seq {first.seq}: event {first.appointment_seq} of appointment {first.appointment_id}"
