@@ -42,8 +42,20 @@ if TYPE_CHECKING:
     from lifecycle.records import Appointment, AuditEvent
     from lifecycle.recovery import Recovered, Recovery
     from lifecycle.reports.dictionary import Described
+    from lifecycle.reports.exporting import Exported
     from lifecycle.reports.pages import EventPage
     from lifecycle.reports.past import AsOf
+    from lifecycle.reports.rows import (
+        CancellationsRow,
+        CommandOutcomesRow,
+        CurrentStatusRow,
+        EventLogRow,
+        FunnelRow,
+        ProcessLogRow,
+        RefusalsRow,
+        TimeInStatusRow,
+        TransitionsRow,
+    )
     from lifecycle.resources import Timing
     from lifecycle.zocdoc import ZocdocClient
 
@@ -82,8 +94,20 @@ _HOMES = {
     "lifecycle.records": ("Appointment", "AuditEvent"),
     "lifecycle.recovery": ("Recovered", "Recovery"),
     "lifecycle.reports.dictionary": ("Described",),
+    "lifecycle.reports.exporting": ("Exported",),
     "lifecycle.reports.pages": ("EventPage",),
     "lifecycle.reports.past": ("AsOf",),
+    "lifecycle.reports.rows": (
+        "CancellationsRow",
+        "CommandOutcomesRow",
+        "CurrentStatusRow",
+        "EventLogRow",
+        "FunnelRow",
+        "ProcessLogRow",
+        "RefusalsRow",
+        "TimeInStatusRow",
+        "TransitionsRow",
+    ),
     "lifecycle.resources": ("Timing",),
     "lifecycle.zocdoc": ("ZocdocClient",),
 }
@@ -133,6 +157,16 @@ __all__ = [
     "TransitionRefused",
     "WebhookRefused",
     "ZocdocClient",
+    "CancellationsRow",
+    "CommandOutcomesRow",
+    "CurrentStatusRow",
+    "EventLogRow",
+    "FunnelRow",
+    "ProcessLogRow",
+    "RefusalsRow",
+    "TimeInStatusRow",
+    "TransitionsRow",
+    "Exported",
 ]
 
 
