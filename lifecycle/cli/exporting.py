@@ -84,4 +84,6 @@ def _progress() -> Iterator[Callable[[int, int | None], object] | None]:
     looks = (TextColumn("{task.completed:,} rows"), BarColumn(), TimeRemainingColumn())
     with Progress(*looks, console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("", total=None)
-        yield lambda rows, total: progress.update(bar, completed=rows, total=None if total is None else max(rows, total))
+        yield lambda rows, total: progress.update(
+            bar, completed=rows, total=None if total is None else max(rows, total)
+        )

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from lifecycle.reports.filters import Filters
 
 
-
 def read(database: Database, view: type[Any] | str, filters: Filters) -> Generator[Any, None, None]:
     """Iterate over the rows of a view as records, in the view's order; `view` is the class or the view's name.
 
@@ -65,7 +64,10 @@ def _converters(database: Database, view: views.View) -> dict[int, Callable[[Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventLogRow:
-    """One row for each audit event, with what is known of its appointment. `lifecycle_event_log`."""
+    """A row of `lifecycle_event_log`.
+
+    One row for each audit event, with what is known of its appointment.
+    """
 
     seq: int
     appointment_id: str
@@ -97,7 +99,10 @@ class EventLogRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurrentStatusRow:
-    """One row for each appointment as it stands now. `lifecycle_current_status`."""
+    """A row of `lifecycle_current_status`.
+
+    One row for each appointment as it stands now.
+    """
 
     appointment_id: str
     status: str
@@ -121,7 +126,10 @@ class CurrentStatusRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeInStatusRow:
-    """One row for each stay of an appointment in a status. `lifecycle_time_in_status`."""
+    """A row of `lifecycle_time_in_status`.
+
+    One row for each stay of an appointment in a status.
+    """
 
     seq: int
     appointment_id: str
@@ -137,7 +145,10 @@ class TimeInStatusRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransitionsRow:
-    """One row for each kind of move: how often, and how long the status before had stood. `lifecycle_transitions`."""
+    """A row of `lifecycle_transitions`.
+
+    One row for each kind of move: how often, and how long the status before had stood.
+    """
 
     from_status: str
     to_status: str
@@ -150,7 +161,10 @@ class TransitionsRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunnelRow:
-    """For the appointments tracked in each week: how many came how far, until now. `lifecycle_funnel`."""
+    """A row of `lifecycle_funnel`.
+
+    For the appointments tracked in each week: how many came how far, until now.
+    """
 
     week: date
     position: int
@@ -161,7 +175,10 @@ class FunnelRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancellationsRow:
-    """How many appointments were cancelled in each week, why, and by whom. `lifecycle_cancellations`."""
+    """A row of `lifecycle_cancellations`.
+
+    How many appointments were cancelled in each week, why, and by whom.
+    """
 
     week: date
     reason_type: str | None
@@ -173,7 +190,10 @@ class CancellationsRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusalsRow:
-    """What was tried and not done: refused here before anything was sent, or rejected by Zocdoc. `lifecycle_refusals`."""
+    """A row of `lifecycle_refusals`.
+
+    What was tried and not done: refused here before anything was sent, or rejected by Zocdoc.
+    """
 
     command: str
     status: str
@@ -189,7 +209,10 @@ class RefusalsRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandOutcomesRow:
-    """One row for each accepted command: how it ended, after how long and how many attempts. `lifecycle_command_outcomes`."""
+    """A row of `lifecycle_command_outcomes`.
+
+    One row for each accepted command: how it ended, after how long and how many attempts.
+    """
 
     command_id: str
     appointment_id: str
@@ -214,7 +237,10 @@ class CommandOutcomesRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessLogRow:
-    """The audit events under the names that process-mining tools expect (XES). `lifecycle_process_log`."""
+    """A row of `lifecycle_process_log`.
+
+    The audit events under the names that process-mining tools expect (XES).
+    """
 
     seq: int
     case_concept_name: str

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from lifecycle.database import Database
 
-BLOCK: Final = 5_000
+BLOCK: Final = 1_000
 """Rows in memory at once: a few megabytes, and few enough calls that their cost does not show."""
 
 _SETTINGS: Final = {
@@ -50,7 +50,7 @@ def connection(database: Database) -> Iterator[Any]:
 
 
 def blocks(database: Database, statement: sa.TextClause) -> Iterator[list[tuple[Any, ...]]]:
-    """Iterate over the rows as the driver gives them, in lists. The read ends with the iterator: exhaust or close it."""
+    """Iterate over lists of rows as the driver gives them. The read ends with the iterator: exhaust or close it."""
     text, values = compiled(statement, database.engine.dialect)
     with connection(database) as driver:
         cursor = driver.cursor("lifecycle_rows") if database.is_postgres else driver.cursor()
