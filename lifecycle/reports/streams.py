@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
+from lifecycle.columns import UtcDateTime
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -75,6 +77,8 @@ def copied(database: Database, statement: sa.TextClause) -> Iterator[list[bytes]
 
 def converter(kind: sa.types.TypeEngine[Any], dialect: sa.Dialect) -> Callable[[Any], Any] | None:
     """Give what makes a Python value of what the driver gives for a column type; None: it is one already."""
+    if not isinstance(kind, _STORED_OTHERWISE):
+        return None
     return kind.dialect_impl(dialect).result_processor(dialect, None)
 
 
@@ -101,6 +105,7 @@ def _as_sqlalchemy(dialect: sa.Dialect) -> Iterator[None]:
         raise sa.exc.DBAPIError(None, None, error) from None
 
 
+_STORED_OTHERWISE: Final = (UtcDateTime, sa.Boolean, sa.Date, sa.JSON)
 _PREPARE: Final = sa.text(
     # Those that this server knows: transaction_timeout came with PostgreSQL 17.
     "SELECT "
