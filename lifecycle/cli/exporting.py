@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Final, Unpack
@@ -17,6 +18,7 @@ FORMATS: Final = ("csv", "jsonl", "parquet", "cloudevents")
 """Written here because to ask the library for them would load it; a test holds them equal."""
 
 _STDOUT: Final = "-"
+_TERMINATED: Final = 128 + signal.SIGTERM
 
 
 @click.command()
@@ -58,7 +60,7 @@ def export(
     process_log, or audit_events: every column of the audit trail, hashes too.
     """
     target = _stdout(form) if output == _STDOUT else output
-    with opening.reading(database_url) as lifecycle, _progress() as tell:
+    with _orderly_end(), opening.reading(database_url) as lifecycle, _progress() as tell:
         done = lifecycle.export(
             view, target, format=form, guard=guard, on_progress=tell, **filtering.made(**given).given
         )
@@ -70,6 +72,16 @@ def _stdout(form: str) -> IO[bytes]:
     if form == "parquet" and sys.stdout.isatty():
         raise click.UsageError("Parquet is not for a terminal; name a file with --output")
     return sys.stdout.buffer
+
+
+@contextmanager
+def _orderly_end() -> Iterator[None]:
+    """Let SIGTERM end the command as Ctrl-C does: what was begun is taken away."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
