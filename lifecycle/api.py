@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 from lifecycle import (
     chart,
@@ -21,16 +21,17 @@ from lifecycle import (
 )
 from lifecycle import drift as drifting
 from lifecycle.database import Database
-from lifecycle.reports import pages, past
+from lifecycle.reports import arrow, exporting, pages, past, rows
 from lifecycle.reports.filters import Filters
 from lifecycle.resources import Clients, Resources, Timing, check_name
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
     from datetime import datetime
     from types import TracebackType
 
+    import pyarrow as pa
     import sqlalchemy as sa
 
     from lifecycle.checkpoints import Checkpoint
@@ -43,11 +44,14 @@ if TYPE_CHECKING:
     from lifecycle.reconciliation import SyncReport
     from lifecycle.records import Appointment, AuditEvent
     from lifecycle.recovery import Recovery
+    from lifecycle.reports.exporting import Exported, Progress, Target
     from lifecycle.reports.filters import Given
     from lifecycle.reports.pages import EventPage
     from lifecycle.reports.past import AsOf
     from lifecycle.verification import Verification
     from lifecycle.zocdoc import ZocdocClient
+
+_R = TypeVar("_R")
 
 
 class Lifecycle:
@@ -182,6 +186,57 @@ class Lifecycle:
     def appointments(self, *, status: str | None = None, in_doubt: bool | None = None) -> Iterator[Appointment]:
         """Iterate over the tracked appointments by id, filtered in SQL. Database only; memory stays flat."""
         return records.appointments(self._resources.database, status=status, in_doubt=in_doubt)
+
+    @overload
+    def rows(self, view: type[_R], **filters: Unpack[Given]) -> Generator[_R, None, None]: ...
+
+    @overload
+    def rows(self, view: str, **filters: Unpack[Given]) -> Generator[Any, None, None]: ...
+
+    def rows(self, view: type[Any] | str, **filters: Unpack[Given]) -> Generator[Any, None, None]:
+        """Iterate over the rows of a view as records: `rows(EventLogRow, actor="user:17")`, or by the view's name.
+
+        The filters are those of `audit`; they choose events before anything is counted. The rows are in the view's
+        order and of one moment; a transaction is open until the iterator is exhausted or closed. Raises
+        `InvalidArgument`. Database only; memory stays flat.
+        """
+        return rows.read(self._resources.database, view, Filters(**filters))
+
+    def arrow(self, view: str, **filters: Unpack[Given]) -> pa.Table:
+        """Read a view as an Arrow table for pandas, polars and DuckDB: `arrow("event_log").to_pandas()`.
+
+        The table is in memory as a whole; for what is larger than that, `export` as Parquet. Raises
+        `ConfigurationError` without pyarrow, `InvalidArgument`. Database only.
+        """
+        return arrow.table(self._resources.database, view, Filters(**filters))
+
+    def export(
+        self,
+        view: str,
+        target: Target,
+        *,
+        format: str = "csv",  # noqa: A002 # what everybody calls it
+        guard: bool = True,
+        on_progress: Progress | None = None,
+        **filters: Unpack[Given],
+    ) -> Exported:
+        """Write the rows of a view, or `audit_events` with all hashes, into a file: whole, or not at all.
+
+        `target` is a path, or a binary file that is open. `format`: csv, jsonl, parquet, cloudevents. `guard`: CSV
+        cells that a spreadsheet would run get an apostrophe. `on_progress` is called now and then with the rows so far
+        and about how many there are, None if that is not known cheaply. The filters are those of `audit`. What is
+        written is of one moment; on PostgreSQL no time limit of the session applies. Raises `InvalidArgument`,
+        `ConfigurationError` (Parquet without pyarrow), `OSError`. Database only; memory stays flat.
+        """
+        return exporting.export(
+            self._resources.database,
+            view,
+            target,
+            form=format,
+            filters=Filters(**filters),
+            guard=guard,
+            on_progress=on_progress,
+        )
 
     def events(self, *, after: str | None = None, limit: int | None = None) -> Iterator[FeedEvent]:
         """Iterate over the audit events of all appointments, in order of `seq`, up to what there is now.

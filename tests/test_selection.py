@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def rows(url: str, view: views.View, **filters: object) -> list[sa.RowMapping]:
     """Read a view's chosen rows."""
     engine = sa.create_engine(url)
+    made = selection.rows(view, Filters(**filters), dialect=engine.dialect.name)  # type: ignore[arg-type]
     with engine.connect() as connection:
-        made = selection.rows(view, Filters(**filters), dialect=engine.dialect.name)  # type: ignore[arg-type]
         found = connection.execute(made).mappings().all()
     engine.dispose()
     return list(found)

@@ -12,12 +12,13 @@ import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 import lifecycle
 from lifecycle.cli.options import Form
+from lifecycle.reports import formulas
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
         "Finding",
         "Recovered",
     ]
-
-_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
-"""A spreadsheet runs a cell that begins so, quoted or not; an apostrophe in front makes it text."""
 
 
 def one(record: DataclassInstance, *, form: Form) -> None:
@@ -116,7 +114,7 @@ def _cell(value: object) -> object:
             return "true" if value else "false"
         case Mapping() | list() | tuple():
             return json.dumps(value)
-        case str() if value.startswith(_FORMULA_STARTS):
-            return f"'{value}"
+        case str():
+            return formulas.guarded(value)
         case _:
             return value

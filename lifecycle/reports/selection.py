@@ -10,7 +10,12 @@ from lifecycle import errors, views
 from lifecycle.reports import filters as filtering
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lifecycle.reports.filters import Filters
+
+ALIAS: Final = "rows_of_view"
+"""What the rows are called where their columns are selected."""
 
 _OF_APPOINTMENTS: Final = ("appointment_id", "status", "provider_location_id")
 """What filters the appointments as they stand, which are no events."""
@@ -32,13 +37,19 @@ def rows(view: views.View, filters: Filters, *, dialect: str) -> sa.TextualSelec
     `lifecycle_current_status` the filters are on the appointment as it stands; those that only an event could have
     raise `InvalidArgument`.
     """
+    made = statement(view, filters, dialect=dialect)
+    return made.columns(*(sa.column(column.name, column.type) for column in view.table.columns))
+
+
+def statement(view: views.View, filters: Filters, *, dialect: str, cells: Sequence[str] = ("*",)) -> sa.TextClause:
+    """Write the same SELECT with other expressions than the columns themselves; they name the rows `ALIAS`."""
     if view is views.current_status:
         text, bound = _of_appointments(view, filters)
     else:
         text, bound = _of_events(view, filters, dialect)
-    order = ", ".join(f'"{name}"' for name in view.order)
-    made = sa.text(f"SELECT * FROM ({text}) rows_of_view ORDER BY {order}").bindparams(*bound)  # noqa: S608 # bound
-    return made.columns(*(sa.column(column.name, column.type) for column in view.table.columns))
+    order = ", ".join(f'{ALIAS}."{name}"' for name in view.order)
+    made = f"SELECT {', '.join(cells)} FROM ({text}) {ALIAS} ORDER BY {order}"  # noqa: S608 # bound
+    return sa.text(made).bindparams(*bound)
 
 
 def _of_events(view: views.View, filters: Filters, dialect: str) -> tuple[str, list[sa.BindParameter[Any]]]:
