@@ -1,0 +1,47 @@
+"""A file that appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from lifecycle import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def written(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Write a file beside its place; put it there, on the disk for certain, when the block ends without an exception.
+
+    Otherwise nothing is left behind and a file that was there is untouched. A symbolic link is followed. Raises
+    `InvalidArgument` for a place that holds something else than a file, `OSError` as the operating system does.
+    """
+    place = Path(os.path.realpath(path))
+    if place.exists() and not place.is_file():
+        raise errors.InvalidArgument(argument="path", problem=f"{os.fspath(path)} is not a file")
+    part = place.with_name(f".{place.name[:200]}.{secrets.token_hex(6)}.part")
+    try:
+        with part.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(place)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    _sync_folder(place.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name durable, where folders can be opened for that."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
