@@ -21,7 +21,7 @@ PROVIDER: Final = "provider"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Headline:
-    """Counts of one window. `lost` are commands that lost an answer in it, `recovered` those of them settled since."""
+    """Counts of one window. `lost`: commands that lost an answer in it; `recovered`: those that reading settled."""
 
     tracked: int
     accepted: int
@@ -122,7 +122,8 @@ class CommandOutcomes:
     """What became of one command in the window, and how long its calls took, in milliseconds.
 
     `accepted`, `applied`, `rejected`, `not_sent` and `refused` count events of the window; `lost` counts commands that
-    lost an answer in it, of which `recovered` are settled by now, `waiting` are not, and `attention` wait for a human.
+    lost an answer in it: until now reading has settled `recovered`, a human `resolved`; `waiting` are still read,
+    `attention` wait for a human.
     """
 
     command: str
@@ -133,6 +134,7 @@ class CommandOutcomes:
     refused: int
     lost: int
     recovered: int
+    resolved: int
     waiting: int
     attention: int
     call_ms: Spread

@@ -35,7 +35,7 @@ def compute(database: Database, filters: Filters) -> Figures:
             filters=chosen,
             computed_at=now,
             environment=lookups.environment(connection),
-            headline=folding.headline(folding.kinds(steps), folding.entered(steps), lost.states),
+            headline=folding.headline(folding.kinds(steps), folding.entered(steps), lost.fates),
             before=_before(connection, chosen),
             weeks=folding.by_week(steps, weeks),
             moves=folding.transitions(tallies.moves(connection, chosen)),
@@ -57,4 +57,4 @@ def _before(connection: sa.Connection, chosen: Filters) -> Headline | None:
     earlier = chosen.before(chosen.until - chosen.since)
     kinds = folding.kinds_of(lookups.events(connection, earlier))
     entered = lookups.entered(connection, earlier, folding.COUNTED_STATUSES)
-    return folding.headline(kinds, entered, lookups.lost(connection, earlier).states)
+    return folding.headline(kinds, entered, lookups.lost(connection, earlier).fates)

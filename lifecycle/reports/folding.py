@@ -7,8 +7,7 @@ from datetime import UTC, date, timedelta
 from typing import TYPE_CHECKING, Final
 
 from lifecycle import chart
-from lifecycle.reports import facts, quantiles
-from lifecycle.reports.lookups import ATTENTION, SETTLED
+from lifecycle.reports import facts, lookups, quantiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -89,11 +88,11 @@ def entries(steps: Mapping[Step, int]) -> dict[str, int]:
 
 
 def headline(kinds: Mapping[str, int], entered: Mapping[str, int], lost: Mapping[str, int]) -> facts.Headline:
-    """Put the headline together from counts by kind, by status, and by state of the commands that lost an answer."""
+    """Put the headline together from counts by kind, by status, and by fate of the commands that lost an answer."""
     return facts.Headline(
         **{name: kinds.get(name, 0) for name in _HEADLINE_KINDS},
         lost=sum(lost.values()),
-        recovered=sum(lost.get(state, 0) for state in SETTLED),
+        recovered=lost.get(lookups.RECOVERED, 0),
         cancelled=entered.get("cancelled", 0),
         no_shows=entered.get("no_show", 0),
     )
@@ -173,7 +172,7 @@ def outcomes(
 ) -> tuple[facts.CommandOutcomes, ...]:
     """Tell what became of each command: `calls` tells how long its calls took, `lost` counts those without an answer.
 
-    `lost` is by command and by the state that they have now.
+    `lost` is by command and by what became of them until now.
     """
     found: defaultdict[str, dict[Step, int]] = defaultdict(dict)
     for step, number in steps.items():
@@ -189,14 +188,14 @@ def _outcomes(
     command: str, steps: Mapping[Step, int], lost: Mapping[str, int], calls: Spread | None
 ) -> facts.CommandOutcomes:
     counts = kinds(steps)
-    recovered = sum(lost.get(state, 0) for state in SETTLED)
     return facts.CommandOutcomes(
         command=command,
         **{name: counts[name] for name in ("accepted", "applied", "rejected", "not_sent", "refused")},
         lost=sum(lost.values()),
-        recovered=recovered,
-        attention=lost.get(ATTENTION, 0),
-        waiting=sum(lost.values()) - recovered - lost.get(ATTENTION, 0),
+        **{
+            fate: lost.get(fate, 0)
+            for fate in (lookups.RECOVERED, lookups.RESOLVED, lookups.WAITING, lookups.ATTENTION)
+        },
         call_ms=calls or quantiles.spread(()),
     )
 

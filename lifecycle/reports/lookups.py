@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 
     from lifecycle.reports.filters import Filters
 
-SETTLED: Final = ("applied", "rejected", "not_sent")
-"""States of a command that is over."""
+RECOVERED: Final = "recovered"
+RESOLVED: Final = "resolved"
+ATTENTION: Final = "attention"
+WAITING: Final = "waiting"
+"""What became of a command that lost an answer: reading settled it, a human did, a human is to, or it is being read."""
 
-ATTENTION: Final = "needs_attention"
+_SETTLED: Final = ("applied", "rejected", "not_sent")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +44,9 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """The commands that lost an answer in the window, by state and by command, and those that took longest."""
+    """The commands that lost an answer in the window, by what became of them, and those that took longest to settle."""
 
-    states: Mapping[str, int]
+    fates: Mapping[str, int]
     by_command: Mapping[str, Mapping[str, int]]
     longest: tuple[Lost, ...]
 
@@ -109,18 +112,19 @@ def entered(connection: sa.Connection, filters: Filters, statuses: Sequence[str]
 
 def lost(connection: sa.Connection, filters: Filters) -> Losses:
     """Look at the commands that lost an answer in the window, as they stand now."""
-    states: Counter[str] = Counter()
+    fates: Counter[str] = Counter()
     by_command: dict[str, Counter[str]] = {}
     longest: list[Lost] = []
     condition = tallies.where(filters, f"{_column('event', filters)} = 'outcome_lost'")
     text = _LOST.format(lost=f"SELECT DISTINCT command_id FROM {views.EVENTS} {condition}")  # noqa: S608 # constants
     for chunk in tallies.chunks(connection, text, filters):
-        for command, state, *_ in chunk:
-            states[state] += 1
-            by_command.setdefault(command, Counter())[state] += 1
-        settled = [_settled(*row) for row in chunk if row[1] in SETTLED]
+        for command, state, was_attended, *_ in chunk:
+            fate = _fate(state, was_attended=bool(was_attended))
+            fates[fate] += 1
+            by_command.setdefault(command, Counter())[fate] += 1
+        settled = [_settled(*row) for row in chunk if row[1] in _SETTLED]
         longest = nlargest(MOST_LISTED, [*longest, *settled], key=lambda it: it.seconds)
-    return Losses(states, by_command, tuple(longest))
+    return Losses(fates, by_command, tuple(longest))
 
 
 def confirmations(connection: sa.Connection, filters: Filters) -> Iterator[tuple[date, float]]:
@@ -172,8 +176,14 @@ def _standing(filters: Filters) -> list[sa.ColumnElement[bool]]:
     ]
 
 
+def _fate(state: str, *, was_attended: bool) -> str:
+    if state in _SETTLED:
+        return RESOLVED if was_attended else RECOVERED
+    return ATTENTION if state == "needs_attention" else WAITING
+
+
 def _settled(command: str, state: str, *facts: Any) -> Lost:  # noqa: ANN401 # a row
-    command_id, appointment_id, reason_code, accepted_at, ended_at = facts
+    _, command_id, appointment_id, reason_code, accepted_at, ended_at = facts
     accepted = tallies.instant(accepted_at)
     return Lost(
         command_id=command_id,
@@ -197,7 +207,9 @@ _COUNTED: Final = (
     " 'command_rejected', 'command_not_sent')"
 )
 _LOST: Final = """
-SELECT c.command, c.state, c.command_id, c.appointment_id, c.reason_code, c.created_at, c.ended_at
+SELECT c.command, c.state, EXISTS (
+    SELECT 1 FROM lifecycle_audit_events x WHERE x.command_id = c.command_id AND x.event || '' = 'attention_needed'
+  ) AS was_attended, c.command_id, c.appointment_id, c.reason_code, c.created_at, c.ended_at
 FROM ({lost}) l JOIN lifecycle_commands c ON c.command_id = l.command_id
 """
 # While an appointment has stood in its status since it was tracked, nothing can have confirmed it before.

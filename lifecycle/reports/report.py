@@ -71,7 +71,9 @@ def described(figures: Figures, zone: tzinfo) -> str:
 
 
 def _window(figures: Figures, zone: tzinfo) -> str:
-    place = f"Zocdoc environment: {figures.environment}" if figures.environment else "no Zocdoc environment yet"
+    place = (
+        f"Zocdoc environment: {figures.environment}" if figures.environment else "No client has used this database yet"
+    )
     return markup.paragraph(f"{described(figures, zone)}. {place}.", kind="window")
 
 
@@ -81,8 +83,12 @@ def _contents() -> str:
 
 
 def _footer(figures: Figures, zone: tzinfo) -> str:
-    return (
-        f"<footer><p>Computed from the audit trail at {markup.escape(words.instant(figures.computed_at, zone))}. "
-        "Weeks begin on Monday, UTC. Compared is the window before, of equal length. What is in doubt or waits is told "
-        "as of the time of computing, whatever the window. It holds ids, codes and times, no patient data.</p></footer>\n"
-    )
+    computed = words.instant(figures.computed_at, zone)
+    return f"<footer>{markup.paragraph(_FOOTER.format(computed=computed), kind='')}</footer>\n"
+
+
+_FOOTER: Final = (
+    "Computed from the audit trail at {computed}. Weeks begin on Monday, UTC. Compared is the window before, of equal "
+    "length. What is in doubt or waits is told as of the time of computing, whatever the window. The file holds ids, codes "
+    "and times, no patient data."
+)

@@ -38,9 +38,10 @@ CSS: Final = f"""
 .lc-alert {{ border-color: var(--lc-odd); border-left-width: 4px; }}
 .lc-figure {{ margin: 0 0 .75rem; overflow-x: auto; border: 1px solid var(--lc-line); border-radius: 8px;
   padding: .75rem; background: var(--lc-ground); break-inside: avoid; }}
-.lc-figure .lc-svg {{ display: block; width: 100%; height: auto; margin: 0 auto; }}
-.lc-wide .lc-svg {{ min-width: 46rem; max-width: 75rem; }}
-.lc-chart .lc-svg {{ min-width: 34rem; max-width: 52rem; }}
+.lc-figure .lc-svg {{ display: block; width: 100%; height: auto; }}
+.lc-wide .lc-svg {{ min-width: 46rem; max-width: 75rem; margin: 0 auto; }}
+.lc-chart {{ max-width: 56rem; }}
+.lc-chart .lc-svg {{ min-width: 34rem; }}
 .lc-pair {{ display: grid; gap: 0 1rem; grid-template-columns: repeat(auto-fit, minmax(min(30rem, 100%), 1fr)); }}
 .lc-pair > * {{ min-width: 0; }}
 .lc-details {{ margin: 0 0 .75rem; }}

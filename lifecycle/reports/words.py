@@ -9,6 +9,9 @@ if TYPE_CHECKING:
 
 _UNITS: Final = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 _PRECISE_BELOW: Final = 10.0
+_MANY_TIMES: Final = 10
+"""Beyond this a change is no percentage that says anything."""
+
 _NONE: Final = "–"  # noqa: RUF001 # the dash that stands for no number
 
 
@@ -28,6 +31,8 @@ def change(now: int, before: int) -> str:
         return "as before"
     if not before:
         return "none before"
+    if now / before > _MANY_TIMES:
+        return f"{number(before)} before"
     return f"{now / before - 1:+.0%} ({number(before)} before)".replace("-", "\N{MINUS SIGN}")
 
 

@@ -56,13 +56,13 @@ def said(figures: Figures) -> str:
     ours = sum(each.count for each in figures.cancellations if each.by == facts.OURS)
     text = f"{words.plural(total, 'appointment was', 'appointments were')} cancelled, {words.number(ours)} of them by "
     text += "commands of ours"
-    reason, count = _by_reason(figures).most_common(1)[0]
+    reason, count = by_reason(figures).most_common(1)[0]
     return f"{text}. The most frequent: {reason}, {words.plural(count, 'time')} ({words.share(count / total)})."
 
 
 def _reasons(figures: Figures) -> str:
     total = sum(each.count for each in figures.cancellations)
-    ranked = sorted(_by_reason(figures).items(), key=lambda it: (-it[1], it[0]))
+    ranked = sorted(by_reason(figures).items(), key=lambda it: (-it[1], it[0]))
     rows = [(reason, words.number(count), words.share(count / total)) for reason, count in ranked]
     columns = (Column("reason"), Column("cancellations", is_number=True), Column("share", is_number=True))
     return markup.table("By reason, in the whole window", columns, rows, empty=_EMPTY)
@@ -85,7 +85,8 @@ def _by_week(weeks: list[date], series: list[pictures.Series]) -> str:
     return markup.table("By week (Monday, UTC)", columns, rows, empty=_EMPTY)
 
 
-def _by_reason(figures: Figures) -> Counter[str]:
+def by_reason(figures: Figures) -> Counter[str]:
+    """Count the cancellations of the whole window by reason, in words."""
     found: Counter[str] = Counter()
     for each in figures.cancellations:
         found[_reason(each)] += each.count

@@ -19,13 +19,15 @@ _TILES: Final = (
     ("refused here", "refused", "refused"),
     ("rejected by Zocdoc", "rejected", "rejected"),
     ("commands not sent", "not_sent", None),
-    ("commands that lost an answer", "lost", "answers_lost"),
-    ("of them settled by now", "recovered", None),
+    ("answers lost", "lost", "answers_lost"),
     ("cancelled", "cancelled", "cancelled"),
     ("no-shows", "no_shows", "no_shows"),
     ("arrivals marked", "arrivals", None),
 )
 """Words, the count of the headline, and the count of the weeks that belongs to it, if there is one."""
+
+COUNTS: Final = tuple((name, count) for name, count, _ in _TILES)
+"""The counts of the headline: words and name."""
 
 _COLUMNS: Final = (
     Column("week of"),
@@ -61,6 +63,8 @@ def said(figures: Figures) -> str:
 def _tile(figures: Figures, name: str, count: str, weekly: str | None) -> str:
     value = getattr(figures.headline, count)
     more = words.change(value, getattr(figures.before, count)) if figures.before else ""
+    if count == "lost":
+        more = f"{words.number(figures.headline.recovered)} recovered; {more}" if more else ""
     spark = ""
     if weekly and len(figures.weeks) > 1:
         values = [getattr(week, weekly) for week in figures.weeks]

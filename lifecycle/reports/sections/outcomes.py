@@ -22,13 +22,14 @@ _PARTS: Final = (
 _COLUMNS: Final = (
     Column("command"),
     *(Column(head, is_number=True) for head in ("accepted", "applied", "rejected", "not sent", "refused here")),
-    *(Column(head, is_number=True) for head in ("lost an answer", "settled", "waiting", "for a human")),
+    *(Column(head, is_number=True) for head in ("lost an answer", "recovered", "by a human", "waiting", "for a human")),
     Column("median call", is_number=True),
     Column("90% within", is_number=True),
 )
 _NOTE: Final = (
-    "A command that ends in this window may have been accepted before it, so the counts need not add up. Lost an "
-    "answer: in this window; settled, waiting, for a human: what became of those until now."
+    "A command that ends in this window may have been accepted before it, so the counts need not add up. Of those that "
+    "lost an answer in this window: recovered, reading has settled it; by a human, somebody said what had happened; "
+    "waiting, it is still being read; for a human, somebody must look."
 )
 
 
@@ -49,7 +50,7 @@ def content(figures: Figures, _zone: tzinfo) -> str:
         (
             each.command,
             *map(words.number, (each.accepted, each.applied, each.rejected, each.not_sent, each.refused)),
-            *map(words.number, (each.lost, each.recovered, each.waiting, each.attention)),
+            *map(words.number, (each.lost, each.recovered, each.resolved, each.waiting, each.attention)),
             words.milliseconds(each.call_ms.median),
             words.milliseconds(each.call_ms.p90),
         )
@@ -70,5 +71,5 @@ def said(figures: Figures) -> str:
         text += f"; of those that ended, {words.share(now.applied_share)} were applied"
     if not now.lost:
         return f"{text}. No answer was lost."
-    settled = words.plural(now.recovered, "is", "are")
-    return f"{text}. {words.plural(now.lost, 'command')} lost an answer, of which {settled} settled by now."
+    lost = words.plural(now.lost, "command")
+    return f"{text}. {lost} lost an answer; reading has settled {words.number(now.recovered)}."

@@ -38,7 +38,7 @@ def content(figures: Figures, _zone: tzinfo) -> str:
         description=text,
     )
     rows = [
-        (each.command, each.status, _by(each), each.reason_code, words.number(each.tries)) for each in found[:_LISTED]
+        (each.command, each.status, by(each), each.reason_code, words.number(each.tries)) for each in found[:_LISTED]
     ]
     caption = f"The {_LISTED} most frequent of {len(found)}" if len(found) > _LISTED else "Each kind"
     return f"{markup.paragraph(text)}{markup.figure(picture)}{markup.table(caption, _COLUMNS, rows, empty=_EMPTY)}"
@@ -61,5 +61,6 @@ def _parts(each: Refusal) -> tuple[int, int]:
     return (each.tries, 0) if each.refused_by == "guard" else (0, each.tries)
 
 
-def _by(each: Refusal) -> str:
+def by(each: Refusal) -> str:
+    """Say who refused it."""
     return "a check here" if each.refused_by == "guard" else "Zocdoc"
