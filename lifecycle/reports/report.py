@@ -89,6 +89,6 @@ def _footer(figures: Figures, zone: tzinfo) -> str:
 
 _FOOTER: Final = (
     "Computed from the audit trail at {computed}. Weeks begin on Monday, UTC. Compared is the window before, of equal "
-    "length. What is in doubt or waits is told as of the time of computing, whatever the window. The file holds ids, codes "
-    "and times, no patient data."
+    "length. What is in doubt or waits is told as of the time of computing, whatever the window. The file holds ids, "
+    "codes and times, no patient data."
 )

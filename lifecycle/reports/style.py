@@ -34,19 +34,19 @@ CSS: Final = f"""
 .lc-tile-name {{ font-size: .8125rem; color: var(--lc-soft); }}
 .lc-tile-value {{ font-size: 1.6rem; line-height: 1.2; font-weight: 650; font-variant-numeric: tabular-nums; }}
 .lc-tile-more {{ font-size: .8125rem; color: var(--lc-soft); }}
-.lc-tile .lc-svg {{ width: 100%; max-width: 132px; margin-top: auto; padding-top: .3rem; }}
+.lc-tile .lc-svg {{ width: 100%; max-width: 132px; height: auto; margin-top: auto; }}
 .lc-alert {{ border-color: var(--lc-odd); border-left-width: 4px; }}
 .lc-figure {{ margin: 0 0 .75rem; overflow-x: auto; border: 1px solid var(--lc-line); border-radius: 8px;
   padding: .75rem; background: var(--lc-ground); break-inside: avoid; }}
 .lc-figure .lc-svg {{ display: block; width: 100%; height: auto; }}
 .lc-wide .lc-svg {{ min-width: 46rem; max-width: 75rem; margin: 0 auto; }}
-.lc-chart {{ max-width: 56rem; }}
-.lc-chart .lc-svg {{ min-width: 34rem; }}
-.lc-pair {{ display: grid; gap: 0 1rem; grid-template-columns: repeat(auto-fit, minmax(min(30rem, 100%), 1fr)); }}
+.lc-chart {{ max-width: 44rem; }}
+.lc-chart .lc-svg {{ min-width: 30rem; }}
+.lc-pair {{ display: grid; gap: 0 1rem; grid-template-columns: repeat(auto-fit, minmax(min(32rem, 100%), 1fr)); }}
 .lc-pair > * {{ min-width: 0; }}
 .lc-details {{ margin: 0 0 .75rem; }}
 .lc-details summary {{ cursor: pointer; color: var(--lc-ours); width: max-content; max-width: 100%; padding: .2rem 0; }}
-.lc-scroll {{ overflow-x: auto; margin: .5rem 0 1rem; border: 1px solid var(--lc-line); border-radius: 8px; }}
+.lc-scroll {{ overflow-x: auto; width: fit-content; max-width: 100%; margin: .5rem 0 1rem; border: 1px solid var(--lc-line); border-radius: 8px; }}
 .lc-table {{ border-collapse: collapse; width: 100%; font-size: .875rem; line-height: 1.4; }}
 .lc-table caption {{ text-align: left; padding: .5rem .7rem; color: var(--lc-soft); }}
 .lc-table th, .lc-table td {{ text-align: left; vertical-align: top; padding: .35rem .7rem;

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from lifecycle.reports.pictures.canvas import Canvas, Picture
 
-_WIDTH: Final = 720.0
+_WIDTH: Final = 660.0
 _LINE: Final = 30.0
-_NAMES: Final = 280.0
+_NAMES: Final = 320.0
 """Room for the names at most."""
 
 

@@ -86,7 +86,10 @@ class Canvas:
 
 
 def legend(canvas: Canvas, entries: list[tuple[str, str]], *, left: float, top: float, right: float) -> float:
-    """Draw swatches with their words, in as many lines as they need; give the height. `entries`: class and words."""
+    """Draw swatches with their words, in as many lines as they need; give the height. `entries`: class and words.
+
+    What is drawn as a line, of the class `lc-line`, has a piece of it for a swatch.
+    """
     x, line = left, 0
     for kind, words in entries:
         shown = labels.shortened(words, right - left - 22, 12)
@@ -94,7 +97,10 @@ def legend(canvas: Canvas, entries: list[tuple[str, str]], *, left: float, top: 
         if x > left and x + wide > right:
             x, line = left, line + 1
         y = top + 20 * line
-        canvas.rectangle(Box(x, y, x + 14, y + 12), kind=kind, radius=2)
+        if kind.startswith("lc-line"):
+            canvas.path(f"M{x:.1f},{y + 7:.1f} h16", kind=kind, stroke=2.5)
+        else:
+            canvas.rectangle(Box(x, y, x + 14, y + 12), kind=kind, radius=2)
         canvas.text(words, x + 20, y + 11, size=12, room=right - left - 22)
         x += wide
     return 20.0 * (line + 1) if entries else 0.0

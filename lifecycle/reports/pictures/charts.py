@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from lifecycle.reports.pictures.canvas import Canvas, Picture
 
-_WIDTH: Final = 720.0
+_WIDTH: Final = 600.0
 _PLOT: Final = 200.0
 _SMALL: Final = 12.0
 _STEPS: Final = (1, 2, 2.5, 5, 10)
@@ -92,7 +92,7 @@ def lines(
 ) -> Picture:
     """Draw lines over the places; the axis is in steps of `unit`, written by `form`."""
     highest = max((value for line in drawn for value in line.values if value is not None), default=0.0)
-    entries = [(line.kind, line.words) for line in drawn]
+    entries = [(f"lc-line {line.kind}", line.words) for line in drawn]
     canvas, frame = _framed(places, highest / unit, entries, form=lambda value: form(value * unit), is_whole=False)
     for line in drawn:
         _line(canvas, frame, line, places, form=form, unit=unit)

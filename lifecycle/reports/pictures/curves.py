@@ -125,10 +125,10 @@ class Field:
         others = [box for box in self.boxes if box not in ends]
         hits = sum(_holds(box, point, gap=8) for box in others for point in points)
         outside = sum(not _holds(Box(0, 0, self.width, self.height), point, gap=-6) for point in points)
-        crowded = sum(self._passed.get(cell, 0) for cell in set(map(_cell, points)))
+        crowded = sum(self._passed.get(cell, 0) ** 2 for cell in set(map(_cell, points)))
         middle = ((curve.start[0] + curve.tip[0]) / 2, (curve.start[1] + curve.tip[1]) / 2)
         bend = math.dist(curve.at(0.5), middle)
-        return 400.0 * hits + 400.0 * outside + 5.0 * crowded + 0.5 * bend
+        return 250.0 * hits + 400.0 * outside + 14.0 * crowded + 0.5 * bend
 
 
 def loop(box: Box, *, at: float, is_above: bool, width: float) -> Curve:

@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from lifecycle.reports.pictures.canvas import Canvas, Picture
 
 PLACES: Final[Mapping[str, tuple[float, float]]] = {
-    chart.Status.PENDING_BOOKING: (118, 330),
-    chart.Status.CONFIRMED: (420, 150),
-    chart.Status.BOOKING_FAILED: (118, 640),
-    chart.Status.PENDING_RESCHEDULE: (420, 500),
-    chart.Status.RESCHEDULED: (730, 330),
-    chart.Status.RESCHEDULE_FAILED: (730, 640),
-    chart.Status.CANCELLED: (1030, 480),
-    chart.Status.NO_SHOW: (1030, 150),
+    chart.Status.PENDING_BOOKING: (118, 290),
+    chart.Status.CONFIRMED: (420, 110),
+    chart.Status.BOOKING_FAILED: (118, 600),
+    chart.Status.PENDING_RESCHEDULE: (420, 460),
+    chart.Status.RESCHEDULED: (730, 290),
+    chart.Status.RESCHEDULE_FAILED: (730, 600),
+    chart.Status.CANCELLED: (1030, 440),
+    chart.Status.NO_SHOW: (1030, 110),
 }
 """The middle of each status of the chart; bookings come from the left, ends are on the right."""
 
 _WIDTH: Final = 1150.0
-_LANE: Final = 720.0
+_LANE: Final = 680.0
 _LANE_HEIGHT: Final = 130.0
 _BOX: Final = (184.0, 54.0)
 _IN_LANE: Final = 5

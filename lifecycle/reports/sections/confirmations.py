@@ -19,7 +19,7 @@ _DAY: Final = 86400.0
 _IN_DAYS: Final = 3 * _DAY
 """An axis that reaches further is written in days."""
 
-_CLASSES: Final = (Column("time to confirm"), Column("confirmations", is_number=True))
+_CLASSES: Final = (Column("time to confirm, below"), Column("confirmations", is_number=True))
 _WEEKS: Final = (
     Column("week of"),
     Column("confirmations", is_number=True),
@@ -28,7 +28,7 @@ _WEEKS: Final = (
 )
 _NOTE: Final = (
     "From the booking at Zocdoc (from the first read here, where Zocdoc told no time) until `confirmed` was recorded "
-    "here for the first time. Each column begins where the one before it ends."
+    "here for the first time. Each column: below that, and not below the one before."
 )
 
 
@@ -91,5 +91,5 @@ def _class_name(below: float | None) -> str:
     if below is None:
         return "longer"
     if below < _HOUR:
-        return f"< {below / 60:g} min"
-    return f"< {below / _HOUR:g} h" if below < _DAY else f"< {below / _DAY:g} d"
+        return f"{below / 60:g} min"
+    return f"{below / _HOUR:g} h" if below < _DAY else f"{below / _DAY:g} d"

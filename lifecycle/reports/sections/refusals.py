@@ -32,7 +32,7 @@ def content(figures: Figures, _zone: tzinfo) -> str:
         return markup.paragraph(text, kind="lc-empty")
     picture = pictures.bars(
         "lc-refused",
-        [pictures.Bar(f"{each.command} of {each.status}", _parts(each)) for each in found[:_DRAWN]],
+        [pictures.Bar(_name(each), _parts(each)) for each in found[:_DRAWN]],
         parts=(("lc-1", "refused here"), ("lc-8", "rejected by Zocdoc")),
         title="Tried and not done",
         description=text,
@@ -55,6 +55,11 @@ def said(figures: Figures) -> str:
     text += f"{words.number(there)} by Zocdoc. The most frequent: {found[0].command} of an appointment that was "
     why = f" ({found[0].reason_code})" if found[0].reason_code else ""
     return f"{text}{found[0].status}, {words.plural(found[0].tries, 'time')}{why}."
+
+
+def _name(each: Refusal) -> str:
+    why = f" ({each.reason_code})" if each.reason_code else ""
+    return f"{each.command} of {each.status}{why}"
 
 
 def _parts(each: Refusal) -> tuple[int, int]:
