@@ -21,12 +21,13 @@ class Column:
 
 
 def escape(value: object) -> str:
-    """Write a value so that HTML and SVG show it as text, in elements and in quoted attributes.
+    """Write a value so that HTML and SVG show it as text, in elements and in quoted attributes."""
+    return html.escape(printable(value), quote=True)
 
-    Control characters, which no document may have, are shown as escapes.
-    """
-    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(value))
-    return html.escape(text, quote=True)
+
+def printable(value: object) -> str:
+    """Show control characters, which no document may have, as escapes."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(value))
 
 
 def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[object]], *, empty: str) -> str:

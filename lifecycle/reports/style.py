@@ -46,7 +46,8 @@ CSS: Final = f"""
 .lc-pair > * {{ min-width: 0; }}
 .lc-details {{ margin: 0 0 .75rem; }}
 .lc-details summary {{ cursor: pointer; color: var(--lc-ours); width: max-content; max-width: 100%; padding: .2rem 0; }}
-.lc-scroll {{ overflow-x: auto; width: fit-content; max-width: 100%; margin: .5rem 0 1rem; border: 1px solid var(--lc-line); border-radius: 8px; }}
+.lc-scroll {{ overflow-x: auto; width: fit-content; max-width: 100%; margin: .5rem 0 1rem;
+  border: 1px solid var(--lc-line); border-radius: 8px; }}
 .lc-table {{ border-collapse: collapse; width: 100%; font-size: .875rem; line-height: 1.4; }}
 .lc-table caption {{ text-align: left; padding: .5rem .7rem; color: var(--lc-soft); }}
 .lc-table th, .lc-table td {{ text-align: left; vertical-align: top; padding: .35rem .7rem;

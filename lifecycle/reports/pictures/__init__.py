@@ -5,9 +5,9 @@ Each is a `Picture` with a title, a description and labels that do not collide. 
 
 from __future__ import annotations
 
-from lifecycle.reports.pictures.bars import Bar, bars
+from lifecycle.reports.pictures.barchart import Bar, bars
 from lifecycle.reports.pictures.canvas import Picture
 from lifecycle.reports.pictures.charts import Line, Series, lines, spark, stacked
-from lifecycle.reports.pictures.states import Arrow, states
+from lifecycle.reports.pictures.statechart import Arrow, states
 
 __all__ = ["Arrow", "Bar", "Line", "Picture", "Series", "bars", "lines", "spark", "stacked", "states"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lifecycle.reports.markup import escape
+from lifecycle.reports.markup import escape, printable
 from lifecycle.reports.pictures import labels
 from lifecycle.reports.pictures.labels import Box
 
@@ -45,6 +45,7 @@ class Canvas:
         room: float | None = None,
     ) -> Box:
         """Write text with its baseline at a point; what is wider than the room is cut, and the whole is its title."""
+        text = printable(text)
         shown = text if room is None else labels.shortened(text, room, size)
         full = "" if shown == text else f"<title>{escape(text)}</title>"
         classes = f"lc-text {kind}".strip()

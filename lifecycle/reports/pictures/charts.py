@@ -128,7 +128,7 @@ def _framed(
     canvas = drawing.Canvas(_WIDTH, 0)
     top = drawing.legend(canvas, entries, left=left, top=6, right=_WIDTH) + 24
     bottom = top + _PLOT
-    canvas.height = bottom + 28
+    canvas.height = bottom + 30
     frame = _Frame(left, bottom, (_WIDTH - left - 8) / max(len(places), 1), _PLOT / (ticks[-1] or 1))
     for tick in ticks:
         y = bottom - tick * frame.scale
@@ -146,7 +146,7 @@ def _name_places(canvas: Canvas, places: Sequence[str], frame: _Frame) -> None:
         middle = frame.left + frame.step * (index + 0.5)
         half = labels.width(places[index], _SMALL) / 2
         if middle + half <= _WIDTH:
-            canvas.text(places[index], middle, frame.bottom + 18, size=_SMALL, anchor="middle", kind="lc-quiet")
+            canvas.text(places[index], middle, frame.bottom + 21, size=_SMALL, anchor="middle", kind="lc-quiet")
 
 
 def _ticks(highest: float, *, is_whole: bool) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from lifecycle.reports.pictures.labels import Box
@@ -21,6 +22,10 @@ _BULGES: Final = (26, -26, 58, -58, 92, -92, 130, -130, 175, -175, 225, -225, 28
 
 _PLACES: Final = (0.5, 0.44, 0.56, 0.38, 0.62, 0.32, 0.68, 0.26, 0.74, 0.2, 0.8, 0.15, 0.85)
 _OFFSETS: Final = (0.0, 13.0, -13.0, 22.0, -22.0, 34.0, -34.0)
+
+
+_ENOUGH: Final = 12
+"""So many free places for a label are compared; further ones lie further off, and could hardly be better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +46,11 @@ class Curve:
     def at(self, share: float) -> Point:
         """Give the point at a share of the way."""
         rest = 1 - share
-        weights = (rest**3, 3 * rest**2 * share, 3 * rest * share**2, share**3)
-        points = (self.start, self.first, self.second, self.tip)
-        x = sum(weight * point[0] for weight, point in zip(weights, points, strict=True))
-        y = sum(weight * point[1] for weight, point in zip(weights, points, strict=True))
-        return x, y
+        a, b, c, d = rest * rest * rest, 3 * rest * rest * share, 3 * rest * share * share, share * share * share
+        (sx, sy), (fx, fy), (cx, cy), (tx, ty) = self.start, self.first, self.second, self.tip
+        return a * sx + b * fx + c * cx + d * tx, a * sy + b * fy + c * cy + d * ty
 
-    def points(self, count: int = 36) -> Iterator[Point]:
+    def points(self, count: int = 30) -> Iterator[Point]:
         """Give points along the way."""
         return (self.at(index / count) for index in range(count + 1))
 
@@ -95,7 +98,7 @@ class Field:
 
     def place(self, curve: Curve, size: Point) -> Point | None:
         """Find the middle of a label of this width and height near a curve, away from other lines; None: no room."""
-        found = min(self._places(curve, size), default=None)
+        found = min(islice(self._places(curve, size), _ENOUGH), default=None)
         if found is None:
             return None
         _, middle = found
@@ -103,32 +106,33 @@ class Field:
         return middle
 
     def _places(self, curve: Curve, size: Point) -> Iterator[tuple[float, Point]]:
+        own = set(map(_cell, curve.points()))
         for rank, share in enumerate(_PLACES):
             (x, y), (nx, ny) = curve.at(share), _normal(curve, share)
             for offset in _OFFSETS:
                 middle = (x + nx * offset, y + ny * offset)
                 box = _around(middle, size)
                 if self._is_free(box):
-                    yield 1.2 * rank + 0.35 * abs(offset) + 3.0 * self._crossings(box, curve), middle
+                    yield 1.2 * rank + 0.35 * abs(offset) + 3.0 * self._crossings(box, own), middle
 
     def _is_free(self, box: Box) -> bool:
         if not box.is_within(self.width, self.height):
             return False
         return not any(box.overlaps(other, gap=3) for other in (*self.boxes, *self.labels))
 
-    def _crossings(self, box: Box, curve: Curve) -> int:
-        own = set(map(_cell, curve.points()))
+    def _crossings(self, box: Box, own: set[tuple[int, int]]) -> int:
         return sum(self._passed.get(cell, 0) - (cell in own) for cell in _cells(box))
 
     def _cost(self, curve: Curve, ends: Sequence[Box]) -> float:
         points = list(curve.points())
-        others = [box for box in self.boxes if box not in ends]
-        hits = sum(_holds(box, point, gap=8) for box in others for point in points)
+        left, right = min(x for x, _ in points) - 8, max(x for x, _ in points) + 8
+        near = [box for box in self.boxes if box.left < right and left < box.right and box not in ends]
+        hits = sum(_holds(box, point, gap=8) for box in near for point in points)
         outside = sum(not _holds(Box(0, 0, self.width, self.height), point, gap=-6) for point in points)
         crowded = sum(self._passed.get(cell, 0) ** 2 for cell in set(map(_cell, points)))
         middle = ((curve.start[0] + curve.tip[0]) / 2, (curve.start[1] + curve.tip[1]) / 2)
         bend = math.dist(curve.at(0.5), middle)
-        return 250.0 * hits + 400.0 * outside + 14.0 * crowded + 0.5 * bend
+        return 400.0 * hits + 400.0 * outside + 14.0 * crowded + 0.5 * bend
 
 
 def loop(box: Box, *, at: float, is_above: bool, width: float) -> Curve:

@@ -1,6 +1,6 @@
 """How much room text takes, before any browser has drawn it: widths by letter, boxes, shortening. Pure.
 
-The widths are those of DejaVu Sans, the widest of the usual system fonts, so that other fonts leave room.
+The widths are those of DejaVu Sans Bold, the widest of the usual system fonts, so that others leave room.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import Final
 
 _WIDTHS: Final = {
-    **dict.fromkeys("ijl|'", 0.28),
-    **dict.fromkeys(" .,:;!fIt()[]/-r`", 0.42),
-    **dict.fromkeys("MWm%@", 1.0),
-    **dict.fromkeys("w→+<>=–", 0.86),  # noqa: RUF001 # the dash is meant
+    **dict.fromkeys("ijl|'", 0.37),
+    **dict.fromkeys(" .,:;!fIt()[]/-r`", 0.5),
+    **dict.fromkeys("MWm%@", 1.11),
+    **dict.fromkeys("w→+<>=–", 0.93),  # noqa: RUF001 # the dash is meant
     "…": 1.0,
 }
-_LOWER: Final = 0.64
-_UPPER: Final = 0.79
+_LOWER: Final = 0.72
+_UPPER: Final = 0.84
 _WIDE: Final = 1.3
 ASCENT: Final = 0.95
 DESCENT: Final = 0.3

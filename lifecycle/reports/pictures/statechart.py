@@ -47,9 +47,9 @@ _ABOVE: Final = frozenset({chart.Status.PENDING_BOOKING, chart.Status.CONFIRMED,
 _OTHERS: Final = "other unknown statuses"
 _KINDS: Final = {"ours": "lc-arrow-ours", "provider": "lc-arrow-provider", "odd": "lc-arrow-odd"}
 _LEGEND: Final = (
-    ("ours", "solid: a command of ours"),
+    ("ours", "solid: our commands"),
     ("provider", "dashed: Zocdoc or the provider"),
-    ("odd", "dotted, with !: a move that the chart does not have"),
+    ("odd", "dotted, with !: not in the chart"),
 )
 
 
