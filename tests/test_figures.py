@@ -77,7 +77,7 @@ def test_figures_agree_with_plain_python(engine: sa.Engine, raw: dict[str, list[
 
 
 def test_windows_have_weeks_a_window_before_and_what_stands_now(engine: sa.Engine, raw: dict[str, list[Row]]) -> None:
-    """No gaps between weeks; a window before that is as long and counted alike; what stands now, whatever the window."""
+    """No gaps between weeks; a window before, as long and counted alike; what stands now, whatever the window."""
     _check_weeks(computed(engine, since=stories.EDGES[0], until=stories.EDGES[9]))
     for given in stories.WINDOWS:
         _check_before(engine, given)
