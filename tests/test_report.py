@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -78,8 +78,8 @@ def made(word: str = "some_word") -> facts.Figures:
     )
     zeros = {"tracked": 5, "applied": 4, "refused": 1, "rejected": 1, "answers_lost": 0, "cancelled": 1, "no_shows": 0}
     spread = quantiles.Spread(9, 3600.0, 7200.0)
-    move = {"count": 9, "median_seconds": 60.0, "p90_seconds": 90.0}
-    stands = {"since": SINCE, "seconds": 3600.0}
+    move: dict[str, Any] = {"count": 9, "median_seconds": 60.0, "p90_seconds": 90.0}
+    stands: dict[str, Any] = {"since": SINCE, "seconds": 3600.0}
     doubt = lookups.Doubt(
         appointment_id=word, status=word, command=word, command_id=word, state="uncertain", reason_code=word, **stands
     )

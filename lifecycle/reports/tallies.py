@@ -92,9 +92,10 @@ def moves(connection: sa.Connection, filters: Filters) -> Mapping[Move, Spread]:
         return {Move(*row[:4]): quantiles.Spread(*row[4:]) for row in rows}
     stood: defaultdict[tuple[Any, ...], array[float]] = defaultdict(lambda: array("d"))
     text = f"{_MOVES} {where(filters, 'appointment_seq > 1', _MOVED)}"
+    read = datetime.fromisoformat
     for chunk in chunks(connection, text, filters):
         for *kind, since, until in chunk:
-            stood[tuple(kind)].append((instant(until) - instant(since)).total_seconds())
+            stood[tuple(kind)].append((read(until) - read(since)).total_seconds())
     return {
         Move(source, target, command, bool(conforming)): quantiles.spread(seconds)
         for (source, target, command, conforming), seconds in stood.items()
