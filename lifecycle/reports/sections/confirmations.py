@@ -27,7 +27,7 @@ _WEEKS: Final = (
     Column("90% within", is_number=True),
 )
 _NOTE: Final = (
-    "From the booking at Zocdoc (from the first read here, where Zocdoc told no time) until `confirmed` was recorded "
+    "From the booking at Zocdoc (from the first read here, where Zocdoc told no time) until confirmed was recorded "
     "here for the first time. Each column: below that, and not below the one before."
 )
 
