@@ -53,7 +53,7 @@ CSS: Final = f"""
 .lc-table th, .lc-table td {{ text-align: left; vertical-align: top; padding: .35rem .7rem;
   border-top: 1px solid var(--lc-line); overflow-wrap: break-word; }}
 .lc-table thead th {{ background: var(--lc-raised); white-space: nowrap; }}
-.lc-table tbody th {{ font-weight: 500; }}
+.lc-table tbody th {{ font-weight: 500; white-space: nowrap; }}
 .lc-table .lc-number {{ text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }}
 .lc-text {{ fill: var(--lc-ink); font-family: system-ui, sans-serif; }}
 .lc-quiet {{ fill: var(--lc-soft); }}
@@ -89,9 +89,12 @@ rect.lc-odd {{ fill: var(--lc-odd); }}
 .lc-provider-count {{ fill: var(--lc-provider); }}
 .lc-odd-count {{ fill: var(--lc-odd); }}
 @media print {{
-  .lc-section h2, .lc-section h3 {{ break-after: avoid; }}
+  .lc-section h2, .lc-section h3, .lc-says {{ break-after: avoid; }}
   .lc-figure, .lc-scroll {{ overflow: visible; border-color: #999999; }}
   .lc-wide .lc-svg, .lc-chart .lc-svg {{ min-width: 0; max-height: 17cm; }}
+  .lc-table {{ font-size: 7.5pt; }}
+  .lc-table th, .lc-table td {{ padding: .2rem .4rem; }}
+  .lc-table thead th, .lc-table .lc-number {{ white-space: normal; }}
   .lc-table tr {{ break-inside: avoid; }}
   .lc-table thead {{ display: table-header-group; }}
   .lc-details::details-content {{ content-visibility: visible; block-size: auto; }}
