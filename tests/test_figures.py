@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lifecycle import database
+from lifecycle import database, errors
 from lifecycle.reports import encoding, figures, quantiles
 from lifecycle.reports.facts import Headline
 from lifecycle.reports.filters import Filters
+from tests import support
 from tests import test_view_numbers as stories
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
+    from lifecycle import Lifecycle
     from lifecycle.reports.facts import CommandOutcomes, Figures, Refusal
+    from lifecycle.sandbox import Sandbox
 
 Row = dict[str, Any]
 engine = stories.engine
@@ -87,6 +90,31 @@ def test_windows_have_weeks_a_window_before_and_what_stands_now(engine: sa.Engin
     assert computed(engine, provider_location_id="pr_none|lo_none").now.in_doubt == 0
     _check_end(engine)
     _check_json(computed(engine, since=stories.EDGES[0]))
+
+
+def test_what_a_human_settled_is_not_recovered(lifecycle: Lifecycle, sandbox: Sandbox) -> None:
+    """Reading alone recovers; an answer that a human gave is told apart, and counts as applied."""
+    appointment_id = support.tracked(lifecycle, sandbox, status="confirmed")
+    support.lose_answer(sandbox, "update_status")
+    with pytest.raises(errors.OutcomeUnknown):
+        lifecycle.mark_arrived(appointment_id, actor="user:1")
+    lifecycle.recover(wait=5)
+    [found] = lifecycle.figures().outcomes
+    assert (found.lost, found.attention, found.applied) == (1, 1, 0)
+    [asked] = lifecycle.attention()
+    lifecycle.resolve(asked.command_id, resolution="applied", reason_code="seen_in_portal", actor="user:2")
+    [found] = lifecycle.figures().outcomes
+    assert (found.lost, found.recovered, found.resolved, found.attention, found.applied) == (1, 0, 1, 0, 1)
+
+
+def test_only_the_first_confirmation_of_a_booking_counts(lifecycle: Lifecycle, sandbox: Sandbox) -> None:
+    """A booking that went back and was confirmed again had been waited for once."""
+    appointment_id = support.tracked(lifecycle, sandbox, status="pending_booking")
+    for status in ("confirmed", "pending_booking", "confirmed"):
+        sandbox.change(appointment_id, status=status)
+        lifecycle.track(appointment_id, actor="user:1")
+    assert lifecycle.figures().confirmations.seconds.count == 1
+    assert sum(move.count for move in lifecycle.figures().moves) == 3
 
 
 def test_percentiles_are_interpolated() -> None:
