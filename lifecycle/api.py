@@ -21,7 +21,7 @@ from lifecycle import (
 )
 from lifecycle import drift as drifting
 from lifecycle.database import Database
-from lifecycle.reports import arrow, exporting, pages, past, rows
+from lifecycle.reports import arrow, exporting, figures, pages, past, rows
 from lifecycle.reports.filters import Filters
 from lifecycle.resources import Clients, Resources, Timing, check_name
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from lifecycle.records import Appointment, AuditEvent
     from lifecycle.recovery import Recovery
     from lifecycle.reports.exporting import Exported, Progress, Target
+    from lifecycle.reports.facts import Figures
     from lifecycle.reports.filters import Given
     from lifecycle.reports.pages import EventPage
     from lifecycle.reports.past import AsOf
@@ -246,6 +247,13 @@ class Lifecycle:
         cursor that is not of this database, `ConfigurationError` on a read replica. Database only; memory stays flat.
         """
         return feed.events(self._resources.database, after=after, limit=limit)
+
+    def figures(self, **filters: Unpack[Given]) -> Figures:
+        """Compute the figures of the audit events that meet all conditions (see `audit`).
+
+        `lifecycle.reports.report.write` makes the report of them. Raises `InvalidArgument`. Database only.
+        """
+        return figures.compute(self._resources.database, Filters(**filters))
 
     def feed_cursor(self) -> str | None:
         """Give the cursor to follow the events from now on; None, which is from the first, if there are none yet."""

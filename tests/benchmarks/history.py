@@ -176,7 +176,7 @@ def readers(lifecycle: Lifecycle, own: database.Database) -> dict[str, float]:
     moments = [UNTIL - timedelta(hours=chance.randrange(1, 17_000)) for _ in ids]
     pages = list(itertools.islice(itertools.cycle(filters(own)), 300))
     return {
-        "history_p95_ms": p95(lambda each: lifecycle.history(each), ids),
+        "history_p95_ms": p95(lifecycle.history, ids),
         "as_of_p95_ms": p95(lambda each: lifecycle.as_of(*each), list(zip(ids, moments, strict=True))),
         "page_p95_ms": p95(lambda given: lifecycle.audit_page(**given), pages),
     }
@@ -272,19 +272,15 @@ def export(url: str) -> None:
 
 def dump(url: str) -> None:
     """Dump the same rows with nothing but the driver."""
-    with tempfile.TemporaryFile("w+b") as file:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "log.csv"
         if url.startswith("sqlite"):
-            with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
-                text = open(file.fileno(), "w", encoding="utf-8", newline="", closefd=False)  # noqa: SIM115 # a descriptor
-                csv.writer(text).writerows(connection.execute(DUMP))
-                text.flush()
+            with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as source, file.open("w", newline="") as text:
+                csv.writer(text).writerows(source.execute(DUMP))
             return
-        with (
-            psycopg.connect(plain(url)) as connection,
-            connection.cursor().copy(f"COPY ({DUMP}) TO STDOUT CSV") as rows,
-        ):
-            for block in rows:
-                file.write(block)
+        with psycopg.connect(plain(url)) as server, file.open("wb") as target:
+            with server.cursor().copy(f"COPY ({DUMP}) TO STDOUT CSV") as rows:
+                target.writelines(rows)
 
 
 def verify(url: str) -> None:
@@ -314,15 +310,15 @@ def explained(lifecycle: Lifecycle, own: database.Database, work: Callable[[], o
     def listen(
         _connection: object, _cursor: object, statement: str, parameters: Any, *_more: object
     ) -> None:  # the driver's
-        sent.append((statement, parameters))
+        sent.append((statement, values))
 
     sa.event.listen(engine, "before_cursor_execute", listen)
     work()
     sa.event.remove(engine, "before_cursor_execute", listen)
-    statement, parameters = sent[-1]
+    statement, values = sent[-1]
     how = "EXPLAIN" if own.is_postgres else "EXPLAIN QUERY PLAN"
     with own.read() as connection:
-        return [str(row[-1]) for row in connection.exec_driver_sql(f"{how} {statement}", parameters)]
+        return [str(row[-1]) for row in connection.exec_driver_sql(f"{how} {statement}", values)]
 
 
 def plain(url: str) -> str:
