@@ -92,7 +92,8 @@ dd { margin: 0; overflow-wrap: anywhere; }
 .when, .gap { color: var(--lc-soft); font-size: .875rem; }
 .gap { margin-left: .5rem; }
 @media (max-width: 50rem) {
-  .fields, .facts { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  .fields, .facts { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .8rem; }
+  .facts time { white-space: normal; }
   .events, .events tbody, .events tr, .events td, .events th { display: block; }
   .events caption { display: block; }
   .events thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
