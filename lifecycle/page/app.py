@@ -102,7 +102,7 @@ class Page:
         path = request.url.path if request.url.path == "/" else "/events"
         form = forms.filters(given, path=path, zone=self._zone, wrong=error.argument)
         title = "This cannot be asked for"
-        told = element("p", str(error), role="alert", class_="alert")
+        told = element("p", str(error), role="alert")
         return responses.page(layout.document(title, element("h1", title), told, form, frame=self._frame()), 400)
 
     async def _overview(self, request: Request, asked: Asked) -> Response:

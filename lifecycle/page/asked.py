@@ -31,16 +31,12 @@ LONGEST: Final = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A request that can be answered. `given` are the words as typed, `cursor` is where a page of events begins.
-
-    `is_default` tells that nobody said since when or whose, so that it is the last 30 days.
-    """
+    """A request that can be answered. `given` are the words as typed, `cursor` is where a page of events begins."""
 
     filters: Filters
     zone: ZoneInfo
     given: Mapping[str, str] = field(default_factory=dict)
     cursor: str | None = None
-    is_default: bool = False
 
     def link(self, path: str, **changes: str | None) -> str:
         """Write an address that asks for the same but for the changes; None takes a word out. Never the place."""
@@ -77,12 +73,11 @@ def understood(given: Mapping[str, str], *, zone: str, now: datetime) -> Asked:
     """Make sense of the words; `zone` is the time zone if they name none. Raises `InvalidArgument`."""
     chosen = instants.zone(given.get(ZONE, zone))
     times = {name: instants.read(given[name], zone=chosen, argument=name) for name in INSTANTS if name in given}
-    is_default = "since" not in times and "appointment_id" not in given
-    if is_default:
+    if "since" not in times and "appointment_id" not in given:
         times["since"] = _before(min(times.get("until", now), now))
     conditions: dict[str, Any] = {name: given[name] for name in CHOICES if name in given} | times
     filters = Filters(**conditions)
-    return Asked(filters=filters, zone=chosen, given=dict(given), cursor=given.get(CURSOR), is_default=is_default)
+    return Asked(filters=filters, zone=chosen, given=dict(given), cursor=given.get(CURSOR))
 
 
 def _before(end: datetime) -> datetime:

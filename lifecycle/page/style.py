@@ -14,7 +14,6 @@ a { color: var(--lc-ours); text-underline-offset: .15em; }
 main:focus { outline: none; }
 .skip { position: absolute; left: -999rem; }
 .skip:focus { left: 1rem; top: .5rem; z-index: 2; background: var(--lc-ground); padding: .5rem; }
-.hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 body > header { background: var(--lc-raised); border-bottom: 1px solid var(--lc-line); }
 .bar, main, body > footer { max-width: 80rem; margin: 0 auto; padding: 0 clamp(.75rem, 3vw, 2rem); }
 .bar { display: flex; flex-wrap: wrap; align-items: center; gap: .25rem 1.5rem; padding-block: .6rem; }
