@@ -93,6 +93,11 @@ class Lifecycle:
     ) -> None:
         self.close()
 
+    @property
+    def database(self) -> Database:
+        """What the reports and the page read."""
+        return self._resources.database
+
     def close(self) -> None:
         """Close the database connections, unless the engine is the host's. The Zocdoc client stays the caller's."""
         self._resources.database.close()

@@ -20,7 +20,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from lifecycle import errors, jobs
+from lifecycle import cutting, errors, jobs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -29,13 +29,11 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from lifecycle.api import Lifecycle
+    from lifecycle.page.app import Page
 
 PATH: Final = "/webhooks/zocdoc"
 BODY_LIMIT: Final = 64 * 1024
 """Bytes; a documented event has a few hundred."""
-
-ABORT: Final = "lifecycle.abort"
-"""The ASGI extension by which the server underneath lets a connection be cut: `{"call": function}`."""
 
 _STORING: Final = 4.0
 """Seconds in which storing is tried; Zocdoc waits for 5."""
@@ -60,8 +58,12 @@ def create_app(
     recover_every: float | None = 60.0,
     sync_every: float | None = None,
     body_limit: int = BODY_LIMIT,
+    page: Page | None = None,
 ) -> Starlette:
     """Make the application: `POST /webhooks/zocdoc` and `GET /healthz`; any ASGI server can run it.
+
+    With a `page` also that, at `/`; without one, which is the default, there is nothing else: who mounts a door does
+    not thereby publish an audit trail.
 
     While it runs, threads process the inbox soon after each delivery (`track_unknown` as in `process_inbox`), recover
     every `recover_every` seconds and sync every `sync_every`; None: never. Use one process for each port: no answer of
@@ -77,6 +79,11 @@ def create_app(
     if sync_every is not None:
         followers.append(jobs.sync(lifecycle, sync_every))
 
+    def stop() -> None:
+        door.stop_holding()
+        if page is not None:
+            page.close()
+
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         for job in followers:
@@ -84,6 +91,7 @@ def create_app(
         try:
             yield
         finally:
+            stop()
             door.close()
             for job in followers:
                 job.stop()
@@ -91,10 +99,16 @@ def create_app(
                 await asyncio.to_thread(job.join, _STORING)
 
     app = Starlette(
-        routes=[Route(PATH, door, methods=["POST"]), Route("/healthz", door.health, methods=["GET"])], lifespan=lifespan
+        routes=[
+            Route(PATH, door, methods=["POST"]),
+            Route("/healthz", door.health, methods=["GET"]),
+            *([] if page is None else page.routes),
+        ],
+        lifespan=lifespan,
+        exception_handlers=None if page is None else page.handlers,
     )
     app.router.redirect_slashes = False
-    app.state.door = door
+    app.state.door, app.state.stop = door, stop
     return app
 
 
@@ -134,7 +148,7 @@ class Door:
         try:
             status = await self._status(scope, receive)
         except asyncio.CancelledError:
-            _abort(scope)
+            cutting.abort(scope)
             raise
         if status is None:
             await self._hold(scope, receive)
@@ -160,7 +174,7 @@ class Door:
         except _TooLarge:
             return self._refuse("body_too_large", 413)
         except (_Gone, TimeoutError):
-            _abort(scope)
+            cutting.abort(scope)
             return self._refuse("body_incomplete", None)
         try:
             return await self._store(_headers(scope), body)
@@ -224,7 +238,7 @@ class Door:
         finally:
             closing.cancel()
             # After this the server sees a caller that has gone, and answers nothing in our place.
-            if not gone.done() and not _abort(scope):
+            if not gone.done() and not cutting.abort(scope):
                 gone.cancel()
         await asyncio.wait({gone}, timeout=1.0)
 
@@ -254,13 +268,6 @@ def _headers(scope: Scope) -> dict[str, str]:
 async def _disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _abort(scope: Scope) -> bool:
-    extension = scope.get("extensions", {}).get(ABORT)
-    if extension is not None:
-        extension["call"]()
-    return extension is not None
 
 
 def _seen(future: asyncio.Future[int]) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from lifecycle import server
+from lifecycle import cutting
 
 if TYPE_CHECKING:
     import asyncio
@@ -42,7 +42,7 @@ def serve(
     key: Path | None = None,
     announce: Callable[[int], object] | None = None,
 ) -> None:
-    """Serve an app of `server.create_app` in the calling thread until SIGTERM or Ctrl-C.
+    """Serve an app of `server.create_app` or `page.app.create_app` in the calling thread until SIGTERM or Ctrl-C.
 
     `announce` is called with the port once it listens. Stops gracefully: what is being stored is stored and answered,
     what is held is cut without an answer. Raises `OSError` for an address that cannot be taken.
@@ -89,9 +89,9 @@ def _config(app: Starlette, **more: Any) -> uvicorn.Config:  # noqa: ANN401  uvi
 
 class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let go of what is held first: it would keep the server waiting."""
+        """Let go of what is held or read first: it would keep the server waiting."""
         app: Any = self.config.app
-        app.state.door.stop_holding()
+        app.state.stop()
         await super().shutdown(sockets)
 
     @contextmanager
@@ -118,7 +118,7 @@ class _Protocol(H11Protocol):
         # Else the end of an answer waits 40 ms for the caller's system; asyncio sets it for its own listeners only.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.access_log = False  # it would tell paths and queries, which the sender chose, to whoever logs everything
-        app, extensions = self.app, {server.ABORT: {"call": transport.abort}}
+        app, extensions = self.app, {cutting.ABORT: {"call": transport.abort}}
 
         async def with_abort(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401  ASGI
             await app({**scope, "extensions": extensions}, receive, send)

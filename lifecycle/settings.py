@@ -10,9 +10,10 @@
 | `LIFECYCLE_ZOCDOC_IDENTITY` | whose credential that is: `machine` (default) or `user:ID` |
 | `LIFECYCLE_CHECKPOINT_KEY` | the key that signs checkpoints: 64 hex digits or more, as `openssl rand -hex 32` makes |
 | `LIFECYCLE_WEBHOOK_KEYS` | Zocdoc's base64 keys of webhooks, separated by commas; in a file also by lines |
+| `LIFECYCLE_PAGE_TOKEN` | what opens the page of `lifecycle serve` to others than this machine |
 
-The database URL, the client secret, the access token, the webhook keys and the checkpoint key may come from a file,
-which `..._FILE` names. An empty variable counts as not set.
+The database URL, the client secret, the access token, the webhook keys, the checkpoint key and the page's token may
+come from a file, which `..._FILE` names. An empty variable counts as not set.
 """
 
 from __future__ import annotations
@@ -31,11 +32,13 @@ ZOCDOC: Final = "LIFECYCLE_ZOCDOC_"
 """Each field of `ZocdocSettings`, in capitals, comes after it."""
 
 WEBHOOK_KEYS: Final = "LIFECYCLE_WEBHOOK_KEYS"
+PAGE_TOKEN: Final = "LIFECYCLE_PAGE_TOKEN"  # noqa: S105 # a name
 
 CHECKPOINT_KEY: Final = "LIFECYCLE_CHECKPOINT_KEY"
 
 ENVIRONMENTS: Final = ("sandbox", "production")
 
+_TOKEN: Final = re.compile(r"[!-~]{32,512}")
 _MACHINE: Final = "machine"
 _BASE64: Final = re.compile(r"(?!$)(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 _HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2}){32,}")
@@ -106,6 +109,14 @@ def checkpoint_key(environ: Mapping[str, str]) -> bytes:
     if not _HEX.fullmatch(given.strip()):
         raise SettingsError(f"{CHECKPOINT_KEY} is too short or not hex; set {hint}")
     return bytes.fromhex(given.strip())
+
+
+def page_token(environ: Mapping[str, str]) -> str | None:
+    """Give the token of the page, None when there is none. Raises `SettingsError`."""
+    given = _secret(environ, PAGE_TOKEN)
+    if given is not None and not _TOKEN.fullmatch(given):
+        raise SettingsError(f"{PAGE_TOKEN} needs 32 to 512 visible ASCII characters, such as of `openssl rand -hex 32`")
+    return given
 
 
 def _secret(environ: Mapping[str, str], name: str) -> str | None:

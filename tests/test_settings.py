@@ -139,3 +139,17 @@ def test_an_unusable_webhook_key_is_named_by_its_number(given: str, wanted: str)
     with pytest.raises(SettingsError, match=wanted) as caught:
         settings.webhook_keys({"LIFECYCLE_WEBHOOK_KEYS": given})
     assert "s3cr3t" not in str(caught.value)
+
+
+def test_the_pages_token_is_long_and_may_come_from_a_file(tmp_path: Path) -> None:
+    """At least 32 visible characters; a wrong one is named by its variable, not by its value."""
+    file = tmp_path / "token"
+    file.write_text("a" * 32 + "\n", encoding="utf-8")
+    assert settings.page_token({}) is None
+    assert settings.page_token({"LIFECYCLE_PAGE_TOKEN": ""}) is None
+    assert settings.page_token({"LIFECYCLE_PAGE_TOKEN": "a" * 512}) == "a" * 512
+    assert settings.page_token({"LIFECYCLE_PAGE_TOKEN_FILE": str(file)}) == "a" * 32
+    for wrong in (SECRET, "a" * 513, f"{SECRET} " * 5, f"{SECRET}\xe9" * 5):
+        with pytest.raises(SettingsError, match="LIFECYCLE_PAGE_TOKEN needs 32 to 512") as raised:
+            settings.page_token({"LIFECYCLE_PAGE_TOKEN": wrong})
+        assert SECRET not in str(raised.value)

@@ -106,6 +106,7 @@ class Boundary(click.Group):
       {settings.ZOCDOC}ACCESS_TOKEN *
       {settings.ZOCDOC}IDENTITY         whose credential that is: machine (default) or user:ID
       {settings.WEBHOOK_KEYS} *         Zocdoc's base64 keys of webhooks, separated by commas
+      {settings.PAGE_TOKEN} *           what opens the page of lifecycle serve to others
       {settings.CHECKPOINT_KEY} *       hex key of checkpoints, 32 bytes or more
 
     \b
