@@ -278,9 +278,12 @@ def dump(url: str) -> None:
             with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as source, file.open("w", newline="") as text:
                 csv.writer(text).writerows(source.execute(DUMP))
             return
-        with psycopg.connect(plain(url)) as server, file.open("wb") as target:
-            with server.cursor().copy(f"COPY ({DUMP}) TO STDOUT CSV") as rows:
-                target.writelines(rows)
+        with (
+            psycopg.connect(plain(url)) as server,
+            file.open("wb") as target,
+            server.cursor().copy(f"COPY ({DUMP}) TO STDOUT CSV") as rows,
+        ):
+            target.writelines(rows)
 
 
 def verify(url: str) -> None:
@@ -307,9 +310,7 @@ def explained(lifecycle: Lifecycle, own: database.Database, work: Callable[[], o
     sent: list[tuple[str, Any]] = []
     engine = lifecycle._resources.database.engine  # to listen to what is sent
 
-    def listen(
-        _connection: object, _cursor: object, statement: str, parameters: Any, *_more: object
-    ) -> None:  # the driver's
+    def listen(_connection: object, _cursor: object, statement: str, values: Any, *_more: object) -> None:
         sent.append((statement, values))
 
     sa.event.listen(engine, "before_cursor_execute", listen)
