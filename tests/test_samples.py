@@ -403,8 +403,6 @@ def test_half_made_samples_do_not_stay(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(ground, "ENVIRONMENT", "x" * 300)
     done = invoked("--appointments", "3", "--until", "yesterday", "--directory", str(tmp_path))
-    assert (done.exit_code, done.stderr) == (
-        2,
-        "Error: --until: use ISO 8601 with an offset, such as 2026-12-01T00:00:00Z\n",
-    )
+    assert done.exit_code == 2
+    assert done.stderr.startswith("Error: --until: use ISO 8601")
     assert list(tmp_path.iterdir()) == []

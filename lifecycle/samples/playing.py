@@ -114,9 +114,9 @@ class _Stage:
         """Do what is due up to an instant."""
         while self.agenda and self.agenda[0][0] <= until:
             at, _, act, operand = heapq.heappop(self.agenda)
-            self.clock.reach(at)
+            self.clock.advance(at)
             act(operand)
-        self.clock.reach(until)
+        self.clock.advance(until)
 
     def expect(self, at: datetime, act: Callable[[Any], None], operand: object = None) -> None:
         """Put something on the agenda."""

@@ -36,7 +36,7 @@ class Clock:
         """Tell the seconds since the beginning."""
         return (self._now - self._begin).total_seconds()
 
-    def reach(self, at: datetime) -> None:
+    def advance(self, at: datetime) -> None:
         """Jump to an instant, if it is ahead."""
         self._now = max(self._now, at)
 
