@@ -123,7 +123,11 @@ _was_told = (
 )
 _last_loss = (
     sa.select(sa.func.max(_lost.c.recorded_at))
-    .where(_lost.c.command_id == _commands.c.command_id, _lost.c.event == str(audit.Event.OUTCOME_LOST))
+    # SQLite would take the index of all lost outcomes instead of that of the command's few events.
+    .where(
+        _lost.c.command_id == _commands.c.command_id,
+        sa.func.coalesce(_lost.c.event, "") == str(audit.Event.OUTCOME_LOST),
+    )
     .correlate(_commands)
     .scalar_subquery()
 )

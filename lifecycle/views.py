@@ -5,7 +5,9 @@ of them can be put there, as `reports.selection` does: a filter must choose even
 is compared with (the end of a stay, the calls of a command) is looked up in the whole trail all the same.
 
 Weeks begin on Monday, UTC. A *move* is an event after which the status or the start of the visit is another one.
-`SECONDS`, `WEEK`, `HAS_NEW_START` and `POSITIVE` in the SQL are written out for each database by `select`.
+Where a row's command or appointment is to lead to its events, `coalesce` keeps SQLite, which knows nothing about the
+values, from reading all events of a kind instead. `SECONDS`, `WEEK`, `HAS_NEW_START` and `POSITIVE` in the SQL are
+written out for each database by `select`.
 """
 
 from __future__ import annotations
@@ -351,18 +353,22 @@ SELECT c.command_id, c.appointment_id, c.command, c.actor, c.source, e.provider_
   (SELECT sum(x.duration_ms) FROM lifecycle_audit_events x WHERE x.command_id = c.command_id) AS call_ms,
   c.created_at AS accepted_at, c.ended_at, SECONDS(c.created_at, c.ended_at) AS seconds,
   EXISTS (
-    SELECT 1 FROM lifecycle_audit_events x WHERE x.command_id = c.command_id AND x.event = 'outcome_lost'
+    SELECT 1 FROM lifecycle_audit_events x
+    WHERE x.command_id = c.command_id AND coalesce(x.event, '') = 'outcome_lost'
   ) AS was_unknown,
   c.state IN ('applied', 'rejected', 'not_sent') AND EXISTS (
-    SELECT 1 FROM lifecycle_audit_events x WHERE x.command_id = c.command_id AND x.event = 'outcome_lost'
+    SELECT 1 FROM lifecycle_audit_events x
+    WHERE x.command_id = c.command_id AND coalesce(x.event, '') = 'outcome_lost'
   ) AND NOT EXISTS (
-    SELECT 1 FROM lifecycle_audit_events x WHERE x.command_id = c.command_id AND x.event = 'attention_needed'
+    SELECT 1 FROM lifecycle_audit_events x
+    WHERE x.command_id = c.command_id AND coalesce(x.event, '') = 'attention_needed'
   ) AS was_recovered,
   EXISTS (
-    SELECT 1 FROM lifecycle_audit_events x WHERE x.command_id = c.command_id AND x.event = 'attention_needed'
+    SELECT 1 FROM lifecycle_audit_events x
+    WHERE x.command_id = c.command_id AND coalesce(x.event, '') = 'attention_needed'
   ) AS needed_attention
-FROM {events} e JOIN lifecycle_commands c ON c.command_id = e.command_id
-WHERE e.event = 'command_accepted'
+FROM lifecycle_commands c JOIN {events} e ON e.command_id = c.command_id
+WHERE coalesce(e.event, '') = 'command_accepted'
 """,
     ("accepted_at", "command_id"),
 )

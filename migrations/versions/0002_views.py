@@ -121,18 +121,22 @@ SELECT c.command_id, c.appointment_id, c.command, c.actor, c.source, e.provider_
     substr(c.created_at, 1, 19)) + (substr(c.ended_at, 21, 6) - substr(c.created_at, 21, 6)) / 1000000.0) AS
     seconds,
   EXISTS (
-    SELECT 1 FROM lifecycle_audit_events x WHERE x.command_id = c.command_id AND x.event = 'outcome_lost'
+    SELECT 1 FROM lifecycle_audit_events x
+    WHERE x.command_id = c.command_id AND coalesce(x.event, '') = 'outcome_lost'
   ) AS was_unknown,
   c.state IN ('applied', 'rejected', 'not_sent') AND EXISTS (
-    SELECT 1 FROM lifecycle_audit_events x WHERE x.command_id = c.command_id AND x.event = 'outcome_lost'
+    SELECT 1 FROM lifecycle_audit_events x
+    WHERE x.command_id = c.command_id AND coalesce(x.event, '') = 'outcome_lost'
   ) AND NOT EXISTS (
-    SELECT 1 FROM lifecycle_audit_events x WHERE x.command_id = c.command_id AND x.event = 'attention_needed'
+    SELECT 1 FROM lifecycle_audit_events x
+    WHERE x.command_id = c.command_id AND coalesce(x.event, '') = 'attention_needed'
   ) AS was_recovered,
   EXISTS (
-    SELECT 1 FROM lifecycle_audit_events x WHERE x.command_id = c.command_id AND x.event = 'attention_needed'
+    SELECT 1 FROM lifecycle_audit_events x
+    WHERE x.command_id = c.command_id AND coalesce(x.event, '') = 'attention_needed'
   ) AS needed_attention
-FROM lifecycle_audit_events e JOIN lifecycle_commands c ON c.command_id = e.command_id
-WHERE e.event = 'command_accepted'
+FROM lifecycle_commands c JOIN lifecycle_audit_events e ON e.command_id = c.command_id
+WHERE coalesce(e.event, '') = 'command_accepted'
 """,
     "lifecycle_process_log": """
 SELECT e.seq, e.appointment_id AS "case:concept:name",
@@ -250,18 +254,22 @@ SELECT c.command_id, c.appointment_id, c.command, c.actor, c.source, e.provider_
   c.created_at AS accepted_at, c.ended_at, CAST(EXTRACT(EPOCH FROM c.ended_at - c.created_at) AS double precision)
     AS seconds,
   EXISTS (
-    SELECT 1 FROM lifecycle_audit_events x WHERE x.command_id = c.command_id AND x.event = 'outcome_lost'
+    SELECT 1 FROM lifecycle_audit_events x
+    WHERE x.command_id = c.command_id AND coalesce(x.event, '') = 'outcome_lost'
   ) AS was_unknown,
   c.state IN ('applied', 'rejected', 'not_sent') AND EXISTS (
-    SELECT 1 FROM lifecycle_audit_events x WHERE x.command_id = c.command_id AND x.event = 'outcome_lost'
+    SELECT 1 FROM lifecycle_audit_events x
+    WHERE x.command_id = c.command_id AND coalesce(x.event, '') = 'outcome_lost'
   ) AND NOT EXISTS (
-    SELECT 1 FROM lifecycle_audit_events x WHERE x.command_id = c.command_id AND x.event = 'attention_needed'
+    SELECT 1 FROM lifecycle_audit_events x
+    WHERE x.command_id = c.command_id AND coalesce(x.event, '') = 'attention_needed'
   ) AS was_recovered,
   EXISTS (
-    SELECT 1 FROM lifecycle_audit_events x WHERE x.command_id = c.command_id AND x.event = 'attention_needed'
+    SELECT 1 FROM lifecycle_audit_events x
+    WHERE x.command_id = c.command_id AND coalesce(x.event, '') = 'attention_needed'
   ) AS needed_attention
-FROM lifecycle_audit_events e JOIN lifecycle_commands c ON c.command_id = e.command_id
-WHERE e.event = 'command_accepted'
+FROM lifecycle_commands c JOIN lifecycle_audit_events e ON e.command_id = c.command_id
+WHERE coalesce(e.event, '') = 'command_accepted'
 """,
     "lifecycle_process_log": """
 SELECT e.seq, e.appointment_id AS "case:concept:name",
