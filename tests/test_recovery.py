@@ -153,7 +153,7 @@ def test_nothing_is_read_before_the_settle_time(
 def test_a_late_commit_is_seen_by_a_later_read(lifecycle: Lifecycle, sandbox: Sandbox, database_url: str) -> None:
     """A zombie that is applied after the first reads is found as applied, not taken for unsent."""
     appointment_id = support.tracked(lifecycle, sandbox)
-    support.arm(sandbox, kind="zombie", operation="confirm", status=502, seconds=0.3)
+    support.arm(sandbox, kind="zombie", operation="confirm", status=502, seconds=1.5)
     with pytest.raises(OutcomeUnknown):
         lifecycle.confirm(appointment_id, actor=ACTOR)
     support.until(lambda: support_due(database_url))
