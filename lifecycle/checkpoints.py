@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from lifecycle import columns, errors, headfile, models, verification, writers
+from lifecycle import columns, errors, files, headfile, models, verification, writers
 from lifecycle import database as db
 from lifecycle.findings import FindingKind, Findings
 
@@ -66,7 +66,7 @@ def create(database: db.Database, path: str | os.PathLike[str], *, key: bytes, r
     """
     headfile.check_key(key)
     target = Path(path)
-    with headfile.new_file(target, replace=replace) as file, _moment(database) as (connection, as_of):
+    with files.written(target, replace=replace, is_private=True) as file, _moment(database) as (connection, as_of):
         header = headfile.Header(
             environment=_environment(connection),
             schema_revision=models.REVISION,

@@ -9,9 +9,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import os
-import secrets
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -136,35 +133,6 @@ def check_key(key: bytes) -> bytes:
 def line_of(record: Header | Totals) -> dict[str, Any]:
     """Give a record as the line that holds it."""
     return asdict(record)
-
-
-@contextmanager
-def new_file(path: Path, *, replace: bool) -> Iterator[IO[bytes]]:
-    """Open a file that gets its name when it is complete and on the disk; if the block fails nothing is left.
-
-    Only its owner may read it. Raises `OSError`, and `InvalidArgument` if there is such a file and not `replace`.
-    """
-    if not replace and path.exists():
-        raise errors.InvalidArgument(argument="path", problem=f"{path} is there already; name another file")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with os.fdopen(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    with suppress(OSError):  # not every system lets a folder be opened
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _line(values: dict[str, Any]) -> bytes:

@@ -91,7 +91,8 @@ def test_parquet_without_pyarrow_tells_how_to_get_it(
 
 SLOW = """
 import sys, time
-from lifecycle.reports import files, streams
+from lifecycle import files
+from lifecycle.reports import streams
 from lifecycle.cli import main
 streams.BLOCK = 1
 told = streams.blocks

@@ -20,9 +20,9 @@ import sqlalchemy as sa
 from pyarrow import parquet
 
 import lifecycle as package
-from lifecycle import AuditEvent, EventLogRow, FunnelRow, Lifecycle, database, errors, views
+from lifecycle import AuditEvent, EventLogRow, FunnelRow, Lifecycle, database, errors, files, views
 from lifecycle.columns import UtcDateTime
-from lifecycle.reports import csvs, exporting, files, formulas, rows, sources, streams
+from lifecycle.reports import csvs, exporting, formulas, rows, sources, streams
 from lifecycle.reports.filters import Filters
 from lifecycle.sandbox import Sandbox, serve
 from tests import support, trail

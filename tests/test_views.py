@@ -68,7 +68,7 @@ def test_every_row_of_every_view_can_be_read_by_its_types(engine: sa.Engine) -> 
 
 @pytest.mark.parametrize("condition", ["", "WHERE appointment_id = 'x'", "WHERE command_id = 'x'"])
 def test_sqlite_looks_up_a_commands_events_by_the_command(sqlite_url: str, condition: str) -> None:
-    """Without statistics SQLite would read all events of a kind for each command, which is minutes for each page."""
+    """Without statistics SQLite would read all events of a kind for each command."""
     engine = sa.create_engine(sqlite_url)
     with engine.connect() as connection:
         query = f"EXPLAIN QUERY PLAN SELECT * FROM lifecycle_command_outcomes {condition}"  # noqa: S608 # ours

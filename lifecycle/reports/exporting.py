@@ -10,8 +10,8 @@ from typing import IO, TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
-from lifecycle import errors, models
-from lifecycle.reports import arrow, cloudevents, csvs, files, jsonl, sources
+from lifecycle import errors, files, models
+from lifecycle.reports import arrow, cloudevents, csvs, jsonl, sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator

@@ -41,11 +41,6 @@ class Headline:
         ended = self.applied + self.rejected + self.not_sent
         return self.applied / ended if ended else None
 
-    @property
-    def cancelled_share(self) -> float | None:
-        """Appointments cancelled, as a part of those tracked in the same window; None: none was tracked."""
-        return self.cancelled / self.tracked if self.tracked else None
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Week:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC
 from typing import TYPE_CHECKING, Final
 
-from lifecycle.reports import files, markup, sections, words
+from lifecycle import files
+from lifecycle.reports import markup, sections, words
 
 if TYPE_CHECKING:
     import os

@@ -6,27 +6,36 @@ import os
 import secrets
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Final
 
 from lifecycle import errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_OWNERS: Final = 0o600
+_EVERYBODYS: Final = 0o666
+"""As far as the umask lets them, like any new file."""
+
 
 @contextmanager
-def written(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+def written(path: str | os.PathLike[str], *, replace: bool = True, is_private: bool = False) -> Iterator[IO[bytes]]:
     """Write a file beside its place; put it there, on the disk for certain, when the block ends without an exception.
 
-    Otherwise nothing is left behind and a file that was there is untouched. A symbolic link is followed. Raises
-    `InvalidArgument` for a place that holds something else than a file, `OSError` as the operating system does.
+    Otherwise nothing is left behind and a file that was there is untouched. A symbolic link is followed. What
+    `is_private` only its owner may read. Raises `InvalidArgument` for a place that holds something else than a file, or
+    anything and not `replace`; `OSError` as the operating system does.
     """
     place = Path(os.path.realpath(path))
+    if not replace and place.exists():
+        problem = f"{os.fspath(path)} is there already; name another file"
+        raise errors.InvalidArgument(argument="path", problem=problem)
     if place.exists() and not place.is_file():
         raise errors.InvalidArgument(argument="path", problem=f"{os.fspath(path)} is not a file")
     part = place.with_name(f".{place.name[:200]}.{secrets.token_hex(6)}.part")
     try:
-        with part.open("xb") as file:
+        mode = _OWNERS if is_private else _EVERYBODYS
+        with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode), "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
