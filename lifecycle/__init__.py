@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lifecycle.api import Lifecycle
+    from lifecycle.batches import BatchInfo, BatchRow, Progress
     from lifecycle.chart import CancellationReason, Command, Status
     from lifecycle.checkpoints import Checkpoint
     from lifecycle.drift import Drift
     from lifecycle.errors import (
         AppointmentNotFound,
+        BatchNotFound,
         CheckpointRefused,
+        CommandExpired,
         CommandInProgress,
+        CommandNotFound,
         CommandRejected,
+        CommandWithdrawn,
         ConfigurationError,
         ConstraintViolated,
         CredentialNotAllowed,
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
     from lifecycle.feed import FeedEvent
     from lifecycle.findings import Finding, FindingKind
     from lifecycle.guards import Explanation
+    from lifecycle.handles import Batch, Submission
     from lifecycle.inbox import Delivery, Processed, Receipt
     from lifecycle.operators import Attention, Resolution
     from lifecycle.outcomes import Done
@@ -65,14 +71,19 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "lifecycle.api": ("Lifecycle",),
+    "lifecycle.batches": ("BatchInfo", "BatchRow", "Progress"),
     "lifecycle.chart": ("CancellationReason", "Command", "Status"),
     "lifecycle.checkpoints": ("Checkpoint",),
     "lifecycle.drift": ("Drift",),
     "lifecycle.errors": (
         "AppointmentNotFound",
+        "BatchNotFound",
         "CheckpointRefused",
+        "CommandExpired",
         "CommandInProgress",
+        "CommandNotFound",
         "CommandRejected",
+        "CommandWithdrawn",
         "ConfigurationError",
         "ConstraintViolated",
         "CredentialNotAllowed",
@@ -94,6 +105,7 @@ _HOMES = {
     "lifecycle.feed": ("FeedEvent",),
     "lifecycle.findings": ("Finding", "FindingKind"),
     "lifecycle.guards": ("Explanation",),
+    "lifecycle.handles": ("Batch", "Submission"),
     "lifecycle.inbox": ("Delivery", "Processed", "Receipt"),
     "lifecycle.operators": ("Attention", "Resolution"),
     "lifecycle.outcomes": ("Done",),
@@ -127,14 +139,21 @@ __all__ = [
     "AsOf",
     "Attention",
     "AuditEvent",
+    "Batch",
+    "BatchInfo",
+    "BatchNotFound",
+    "BatchRow",
     "CancellationReason",
     "CancellationsRow",
     "Checkpoint",
     "CheckpointRefused",
     "Command",
+    "CommandExpired",
     "CommandInProgress",
+    "CommandNotFound",
     "CommandOutcomesRow",
     "CommandRejected",
+    "CommandWithdrawn",
     "ConfigurationError",
     "ConstraintViolated",
     "CredentialNotAllowed",
@@ -162,6 +181,7 @@ __all__ = [
     "OutcomeUnknown",
     "ProcessLogRow",
     "Processed",
+    "Progress",
     "ReadFailed",
     "Receipt",
     "Recovered",
@@ -171,6 +191,7 @@ __all__ = [
     "Resolution",
     "SchemaMismatch",
     "Status",
+    "Submission",
     "SyncFailed",
     "SyncReport",
     "TimeInStatusRow",

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 from lifecycle import (
+    batches,
     chart,
     checkpoints,
     commands,
+    engines,
     explaining,
     feed,
     inbox,
@@ -16,14 +18,16 @@ from lifecycle import (
     reconciliation,
     records,
     recovery,
+    submitting,
     verification,
     wishes,
 )
 from lifecycle import drift as drifting
 from lifecycle.database import Database
+from lifecycle.handles import Batch, Submission
 from lifecycle.reports import arrow, exporting, figures, pages, past, rows
 from lifecycle.reports.filters import Filters
-from lifecycle.resources import Clients, Resources, Timing, check_name
+from lifecycle.resources import Clients, Resources, Timing, check_instant, check_name
 
 if TYPE_CHECKING:
     import os
@@ -33,7 +37,9 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
     import sqlalchemy as sa
+    from sqlalchemy import orm
 
+    from lifecycle.batches import BatchInfo
     from lifecycle.checkpoints import Checkpoint
     from lifecycle.drift import Drift
     from lifecycle.feed import FeedEvent
@@ -61,8 +67,10 @@ class Lifecycle:
     `database` is a SQLAlchemy URL (`sqlite:///file.db`, `postgresql://user@host/name`) or the Engine of a host
     application; its schema must have been made by `lifecycle db upgrade`. `zocdoc` is the client at hand, usually
     the machine-to-machine one; `user_client` gives the client of a Zocdoc user by the user's id, or None.
-    `webhook_keys` are Zocdoc's base64 keys, several while they are rotated. `source` is written on audit rows. Opens
-    no connection until it is used; `close` closes the pool that it made itself.
+    `webhook_keys` are Zocdoc's base64 keys, several while they are rotated. `source` is written on audit rows.
+    `dispatch` says who carries out what is submitted: `inline`, `concurrency` threads of this process, or
+    `procrastinate`, the workers of a PostgreSQL database. Opens no connection until it is used; `close` closes the pool
+    that it made itself.
 
     Every command raises `TransitionRefused` (with `reasons`; `CommandInProgress` while another one is active),
     `CommandRejected` (Zocdoc said no), `NotSent` (no effect, safe to call again), `OutcomeUnknown` (in doubt: do not
@@ -80,8 +88,11 @@ class Lifecycle:
         webhook_keys: Iterable[str] = (),
         timing: Timing | None = None,
         source: str = "api",
+        dispatch: str = engines.INLINE,
+        concurrency: int = 8,
     ) -> None:
         self._resources = Resources(Database(database), Clients(zocdoc, user_client), timing or Timing())
+        self._engine = engines.named(dispatch, self._resources, concurrency=concurrency)
         self._source = check_name("source", source, at_most=16)
         self._webhook_keys = inbox.check_keys(webhook_keys)
 
@@ -99,7 +110,11 @@ class Lifecycle:
         return self._resources.database
 
     def close(self) -> None:
-        """Close the database connections, unless the engine is the host's. The Zocdoc client stays the caller's."""
+        """Finish the submitted commands that are being sent, and close the database connections, unless the host's.
+
+        What is queued stays queued. The Zocdoc client stays the caller's.
+        """
+        self._engine.close()
         self._resources.database.close()
 
     def track(self, appointment_id: str, *, actor: str, booked_with: str = chart.MACHINE) -> Appointment:
@@ -151,6 +166,88 @@ class Lifecycle:
     def mark_no_show(self, appointment_id: str, *, actor: str, request_key: str | None = None) -> Done:
         """Tell Zocdoc that the patient did not come: within 2 days after the start."""
         return self._run(chart.Command.MARK_NO_SHOW, appointment_id, actor, request_key)
+
+    def submit(
+        self,
+        command: str,
+        appointment_id: str,
+        *,
+        actor: str,
+        start_time: str | datetime | None = None,
+        reason_type: str | None = None,
+        reason: str | None = None,
+        request_key: str | None = None,
+        expires_at: datetime | None = None,
+        session: sa.Connection | orm.Session | None = None,
+    ) -> Submission:
+        """Queue a command, to be sent soon by whoever dispatches, and give a handle on it. Calls nobody.
+
+        With `session`, a SQLAlchemy Session or Connection of the caller on the same database, the command and its
+        wake-up are part of the caller's transaction: rolled back together, and sent only after its commit. The checks
+        run when it is dispatched; one that fails ends it as `refused`. An attempt that is proved to have had no effect
+        is repeated, until `expires_at` (aware) if that is given. With the request key of another submission, the same
+        wish gives a handle on that one.
+
+        Raises `AppointmentNotFound`, `CommandInProgress` while another command on the appointment is active,
+        `RequestKeyReused`, `InvalidArgument`, `DatabaseUnavailable`; the caller's transaction stays usable.
+        """
+        wish = wishes.of(
+            command,
+            appointment_id,
+            actor=actor,
+            source=self._source,
+            request_key=request_key,
+            start_time=start_time,
+            reason_type=reason_type,
+            reason=reason,
+        )
+        until = None if expires_at is None else check_instant("expires_at", expires_at)
+        command_id = submitting.submit(self._resources, self._engine, wish, expires_at=until, session=session)
+        return Submission(self._resources, command_id)
+
+    def submission(self, command_id: str) -> Submission:
+        """Give a handle on a submitted command by its id. Asks nobody."""
+        return Submission(self._resources, check_name("command_id", command_id))
+
+    def submit_many(
+        self,
+        wanted: Iterable[Mapping[str, Any]],
+        *,
+        actor: str,
+        command: str | None = None,
+        batch_id: str | None = None,
+        name: str | None = None,
+        expires_at: datetime | None = None,
+        on_progress: Callable[[int], object] | None = None,
+    ) -> Batch:
+        """Queue many commands as a batch, and give a handle on it. Calls nobody.
+
+        Each wish is a mapping with `appointment_id` and, as far as they apply, `command` (if it is not the argument),
+        `start_time`, `reason_type`, `reason`, `request_key` and `expires_at`. A bad row becomes an error of the batch,
+        the others go on. Rows are numbered from 1 and committed a thousand at a time; with the `batch_id` of a
+        submission that was cut off, the same rows are gone on with after the last one that was taken. `on_progress` is
+        called with the rows so far. Raises `InvalidArgument`, `DatabaseUnavailable`.
+        """
+        order = batches.Order(
+            actor=actor,
+            source=self._source,
+            command=None if command is None else wishes.command_named(command),
+            batch_id=batch_id,
+            name=name,
+            expires_at=expires_at,
+        )
+        return Batch(
+            self._resources,
+            submitting.submit_many(self._resources, self._engine, order, wanted, on_progress=on_progress),
+        )
+
+    def batch(self, batch_id: str) -> Batch:
+        """Give a handle on a batch by its id. Raises `BatchNotFound`. Database only."""
+        return Batch(self._resources, batches.info(self._resources.database, check_name("batch_id", batch_id)).batch_id)
+
+    def batches(self, *, limit: int | None = None) -> Iterator[BatchInfo]:
+        """Iterate over the batches, newest first. Database only."""
+        return batches.infos(self._resources.database, limit=limit)
 
     def explain(
         self, appointment_id: str, command: str, *, start_time: str | datetime | None = None
@@ -264,12 +361,16 @@ class Lifecycle:
         """Give the cursor to follow the events from now on; None, which is from the first, if there are none yet."""
         return feed.end(self._resources.database)
 
-    def recover(self, *, wait: float = 0.0) -> Recovery:
-        """Settle commands whose answer was lost, by reading from Zocdoc; sends nothing.
+    def recover(self, *, wait: float = 0.0, resume: bool = True) -> Recovery:
+        """Settle commands whose answer was lost, by reading from Zocdoc; sends nothing by itself.
 
-        Looks at what is due now; with `wait`, goes on for so many seconds for what becomes due.
+        Looks at what is due now; with `wait`, goes on for so many seconds for what becomes due. With `resume`, whoever
+        dispatches is woken if commands are queued, whatever the engine has lost: with `inline` that is this process.
         """
-        return recovery.recover(self._resources, wait=wait)
+        recovered = recovery.recover(self._resources, wait=wait)
+        if resume and recovered.queued:
+            self._engine.ensure()
+        return recovered
 
     def sync(
         self,

@@ -36,8 +36,12 @@ class Event(StrEnum):
 
     APPOINTMENT_TRACKED = "appointment_tracked"  # first read from Zocdoc
     APPOINTMENT_OBSERVED = "appointment_observed"  # Zocdoc reported a change that was not our command
-    COMMAND_REFUSED = "command_refused"  # a check said no; nothing was sent
-    COMMAND_ACCEPTED = "command_accepted"  # -> sending: the intent, committed before the call
+    COMMAND_REFUSED = "command_refused"  # a check said no; nothing was sent. queued -> refused, if it was submitted
+    COMMAND_WITHDRAWN = "command_withdrawn"  # queued -> withdrawn: somebody thought better of it
+    COMMAND_EXPIRED = "command_expired"  # queued -> expired: its time was over before it could be sent
+    COMMAND_ACCEPTED = "command_accepted"  # queued, none -> sending: the intent, committed before the call
+    COMMAND_REQUEUED = "command_requeued"  # sending, uncertain -> queued: it had no effect and will be sent again
+    COMMAND_RESENT = "command_resent"  # queued -> sending, of one that was requeued
     COMMAND_APPLIED = "command_applied"  # sending, uncertain -> applied
     ARRIVAL_MARKED = "arrival_marked"  # sending -> applied, of mark_arrived: no status moves
     COMMAND_REJECTED = "command_rejected"  # sending -> rejected: Zocdoc said no
@@ -63,6 +67,11 @@ class Locked:
     active_command_id: str | None
     active_state: str | None
     now: datetime
+
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether a command may be changing it at Zocdoc. One that is merely queued is not."""
+        return self.active_state not in {None, models.CommandState.QUEUED}
 
     @property
     def appointment_id(self) -> str:
@@ -101,6 +110,7 @@ def lock(database: Database, connection: sa.Connection, appointment_id: str) -> 
     """Lock an appointment until the transaction ends and read what it stands on; None if it is not tracked."""
     if not database.is_postgres:
         return peek(database, connection, appointment_id)
+    # NO KEY: a wish that somebody submits in a transaction of their own refers to the row, and must not wait for it.
     row = connection.execute(_ROW_FOR_UPDATE, {"id": appointment_id}).mappings().one_or_none()
     if row is None:
         return None
@@ -113,6 +123,23 @@ def peek(database: Database, connection: sa.Connection, appointment_id: str) -> 
     """Read what `lock` reads, without taking the lock (on SQLite the writing transaction itself is the lock)."""
     row = connection.execute(_ROW_AND_HEAD, {"id": appointment_id}).mappings().one_or_none()
     return None if row is None else _locked(row, row, database.now(connection))
+
+
+def lock_all(database: Database, connection: sa.Connection, appointment_ids: Sequence[str]) -> dict[str, Locked]:
+    """Do as `lock` for many, in the order of their ids, so that two of this cannot wait for each other in a circle.
+
+    Gives those that are tracked, by id.
+    """
+    if database.is_postgres:
+        connection.execute(_ROWS_FOR_UPDATE, {"ids": appointment_ids})
+    return read_all(database, connection, appointment_ids)
+
+
+def read_all(database: Database, connection: sa.Connection, appointment_ids: Sequence[str]) -> dict[str, Locked]:
+    """Read what `lock` reads of many whose locks are held already, by id."""
+    rows = connection.execute(_ROWS_AND_HEADS, {"ids": appointment_ids}).mappings().all()
+    now = database.now(connection)
+    return {row["appointment_id"]: _locked(row, row, now) for row in rows}
 
 
 def hold(database: Database, connection: sa.Connection, appointment_id: str) -> Locked:
@@ -205,6 +232,19 @@ def record(connection: sa.Connection, locked: Locked, entry: Entry, **changes: A
     connection.execute(_APPEND, event)
     reach(Point.AUDIT_INSERTED)
     return replace(locked, row=row, seq=event["appointment_seq"], hash=event["hash"])
+
+
+def record_all(connection: sa.Connection, entries: Sequence[tuple[Locked, Entry]]) -> None:
+    """Append an event for each of many appointments whose locks are held; none of them changes a row's status."""
+    _insert_many(
+        connection,
+        _events,
+        [
+            _event(locked.row, locked.row, entry, seq=locked.seq + 1, prev_hash=locked.hash, now=locked.now)
+            for locked, entry in entries
+        ],
+    )
+    reach(Point.AUDIT_INSERTED)
 
 
 def seen(connection: sa.Connection, locked: Locked, *, last_modified: datetime | None) -> None:
@@ -344,5 +384,11 @@ _THOSE: Final = sa.select(_appointments.c.appointment_id).where(
 )
 _THIS: Final = _appointments.c.appointment_id == sa.bindparam("id")
 _ROW_AND_HEAD: Final = sa.select(_appointments, *_HEAD_COLUMNS).select_from(_WITH_HEAD).where(_THIS)
-_ROW_FOR_UPDATE: Final = sa.select(_appointments).where(_THIS).with_for_update()
+_ROW_FOR_UPDATE: Final = sa.select(_appointments).where(_THIS).with_for_update(key_share=True)
+_ROWS_FOR_UPDATE: Final = _THOSE.order_by(_appointments.c.appointment_id).with_for_update(key_share=True)
+_ROWS_AND_HEADS: Final = (
+    sa.select(_appointments, *_HEAD_COLUMNS)
+    .select_from(_WITH_HEAD)
+    .where(_appointments.c.appointment_id.in_(sa.bindparam("ids", expanding=True)))
+)
 _HEAD: Final = sa.select(*_HEAD_COLUMNS, sa.func.clock_timestamp().label("now")).select_from(_WITH_HEAD).where(_THIS)

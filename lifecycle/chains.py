@@ -230,8 +230,10 @@ class _Walk:
     def _compare_commands(self) -> None:
         """Compare the commands with those that the events name."""
         for rows in self._read(_COMMANDS):
-            for appointment_id, command_id in rows:
-                if self._commands.pop((appointment_id, command_id), None) is None:
+            for appointment_id, command_id, state in rows:
+                # What waits in the queue has no event yet.
+                is_unknown = self._commands.pop((appointment_id, command_id), None) is None
+                if is_unknown and state != models.CommandState.QUEUED:
                     what = f"no event of the appointment knows its command {text(command_id)}"
                     self._add(FindingKind.COMMAND_UNRECORDED, what, appointment_id=appointment_id)
         for (appointment_id, command_id), (appointment_seq, seq) in self._commands.items():
@@ -271,4 +273,4 @@ _BOUNDARY: Final = (
 _APPOINTMENTS: Final = (
     f"SELECT appointment_id, status, status_known FROM {models.appointments.name} WHERE {{condition}}"  # noqa: S608 # constants
 )
-_COMMANDS: Final = f"SELECT appointment_id, command_id FROM {models.commands.name} WHERE {{condition}}"  # noqa: S608 # constants
+_COMMANDS: Final = f"SELECT appointment_id, command_id, state FROM {models.commands.name} WHERE {{condition}}"  # noqa: S608 # constants

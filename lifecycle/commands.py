@@ -71,8 +71,8 @@ def _claim_or_find(
         try:
             return _claim(resources, wish, client, command_id, claimed_at, resolved=resolved, is_read=is_read)
         except errors.ConstraintViolated:
-            # Another command may have taken the same request key in this moment; a second look finds it.
-            if is_again or wish.request_key is None:
+            # Another command may have taken the request key, or been submitted, in this moment; a second look finds it.
+            if is_again:
                 raise
             is_again = True
         except errors.DatabaseUnavailable:
@@ -121,7 +121,7 @@ def _claim(
         if credential != locked.row["booked_with"]:
             if not resolved:
                 return _WantsClient(locked.row["booked_with"])
-        elif client and locked.row["in_doubt"] and locked.active_state is None and not is_read:
+        elif client and locked.row["in_doubt"] and not locked.is_busy and not is_read:
             return _WantsReading(client)
         decision = guards.decide(wishes.situation(locked, wish, credential=credential))
         if client and not decision.reasons:
@@ -167,6 +167,7 @@ def accept(
             "payload_digest": digest,
             "source": wish.source,
             "request_key": wish.request_key,
+            "priority": 0,
             "state": State.SENDING,
             "lease_until": locked.now + lease,
             "run_at": locked.now + lease,

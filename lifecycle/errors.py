@@ -83,18 +83,19 @@ class TransitionRefused(LifecycleError):
 class CommandInProgress(TransitionRefused):
     """Another command on this appointment has not ended yet; at most one may be active.
 
-    `active_state` is `sending` (wait for it) or `uncertain` (its outcome is in doubt: run `recover`).
+    `active_state` is `queued` (withdraw it, or wait for it), `sending` (wait for it) or `uncertain` (its outcome is in
+    doubt: run `recover`).
     """
 
     active_command_id: str
     active_state: str
 
     def __str__(self) -> str:
-        remedy = (
-            "its outcome is in doubt, run `recover` to settle it by reading from Zocdoc"
-            if self.active_state == "uncertain"
-            else "wait for it to end, then call again"
-        )
+        remedies = {
+            "queued": "withdraw it, or wait for it to end, then call again",
+            "uncertain": "its outcome is in doubt, run `recover` to settle it by reading from Zocdoc",
+        }
+        remedy = remedies.get(self.active_state, "wait for it to end, then call again")
         return (
             f"{self.command} of appointment {self.appointment_id} was refused: command "
             f"{self.active_command_id} is {self.active_state}; {remedy}"
@@ -155,6 +156,42 @@ class NotSent(CommandEnded):
 
     def __str__(self) -> str:
         return self._text("had no effect at Zocdoc and may be called again")
+
+
+@dataclass(eq=False, kw_only=True)
+class CommandWithdrawn(NotSent):
+    """A submitted command was withdrawn before it was sent."""
+
+    def __str__(self) -> str:
+        return self._text("was withdrawn before it was sent")
+
+
+@dataclass(eq=False, kw_only=True)
+class CommandExpired(NotSent):
+    """A submitted command could not be sent before its `expires_at`; it had no effect."""
+
+    def __str__(self) -> str:
+        return self._text("expired before it could be sent")
+
+
+@dataclass(eq=False, kw_only=True)
+class BatchNotFound(LifecycleError, LookupError):
+    """There is no batch with that id here."""
+
+    batch_id: str
+
+    def __str__(self) -> str:
+        return f"there is no batch {self.batch_id}; `batches` lists those that there are"
+
+
+@dataclass(eq=False, kw_only=True)
+class CommandNotFound(LifecycleError, LookupError):
+    """There is no command with that id here."""
+
+    command_id: str
+
+    def __str__(self) -> str:
+        return f"there is no command {self.command_id}; `submit` gives the id of a command"
 
 
 @dataclass(eq=False, kw_only=True)

@@ -9,13 +9,16 @@ from lifecycle import errors, models
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-_FUNCTIONS: Final = ("lifecycle_audit_refuse", "lifecycle_audit_next")
+_FUNCTIONS: Final = ("lifecycle_audit_refuse", "lifecycle_audit_next", "lifecycle_batch_count")
 _SEQUENCE: Final = "lifecycle_audit_events_seq_seq"
 _APPLICATION: Final = {
     models.VERSION_TABLE: "SELECT",
     models.installation.name: "SELECT, INSERT",
     models.appointments.name: "SELECT, INSERT, UPDATE",
     models.commands.name: "SELECT, INSERT, UPDATE",
+    models.batches.name: "SELECT, INSERT, UPDATE",
+    models.batch_counts.name: "SELECT, INSERT, UPDATE",
+    models.batch_errors.name: "SELECT, INSERT",
     models.webhook_deliveries.name: "SELECT, INSERT, UPDATE",
     models.sync_cursors.name: "SELECT, INSERT, UPDATE",
     models.audit_events.name: "SELECT, INSERT",

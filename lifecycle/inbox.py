@@ -159,7 +159,7 @@ def process(resources: Resources, *, track_unknown: bool = False, limit: int | N
 
     Calls Zocdoc once for each appointment, outside of transactions. Deliveries of appointments that are not tracked
     end as `untracked`, or with `track_unknown` make them tracked (as booked machine-to-machine). A read that fails is
-    tried again later, with growing pauses, then ends as `failed`. While a command is active on the appointment its
+    tried again later, with growing pauses, then ends as `failed`. While a command is under way on the appointment its
     deliveries wait: the command's own answer is on its way. What is due when this begins, at most `limit`
     appointments. Several processes may run
     this at once: each delivery is taken by one.
@@ -247,7 +247,7 @@ def _now(resources: Resources) -> datetime:
 
 
 def _due(resources: Resources, until: datetime, limit: int) -> list[str]:
-    """List the appointments that this process may read, on which no command is active, the longest waiting first."""
+    """List the appointments that this process may read, on which no command is under way, the longest waiting first."""
     clients, query = resources.clients, _DUE
     identity = None if clients.default is None else clients.default.identity
     if clients.resolve is None:
@@ -434,7 +434,7 @@ _IS_WAITING: Final = _deliveries.c.state.in_([sa.literal_column(f"'{State.RECEIV
 _is_due: Final = sa.and_(_IS_WAITING, _deliveries.c.run_at <= sa.bindparam("now", type_=UtcDateTime()))
 _IS_BUSY: Final = (
     sa.exists()
-    .where(_commands.c.appointment_id == _deliveries.c.appointment_id, models.state_in(*models.ACTIVE_STATES))
+    .where(_commands.c.appointment_id == _deliveries.c.appointment_id, models.is_under_way())
     .correlate(_deliveries)
 )
 _BOOKED_WITH: Final = sa.func.coalesce(_appointments.c.booked_with, chart.MACHINE)

@@ -1,20 +1,18 @@
 """What runs beside the door: the inbox soon after each delivery, recovery and sync every so many seconds.
 
-Each job has a thread of its own, so that a long sync holds up nothing. A failure is logged by its type and tried again
-with growing pauses; it ends neither the job nor the server. Several processes may run the same jobs.
+Each job has a thread of its own, so that a long sync holds up nothing. Several processes may run the same jobs.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from lifecycle.job import Job
 
+if TYPE_CHECKING:
     from lifecycle.api import Lifecycle
 
 POLL: Final = 1.0
@@ -26,64 +24,9 @@ _GATHER: Final = 0.1
 _AT_ONCE: Final = 4
 """Appointments between two pauses, in which the door gets at an SQLite database, whose waiters do not queue."""
 
-_LONGEST_PAUSE: Final = 60.0
 _SHORTEST_PAUSE: Final = 0.01
 
 _log = logging.getLogger(__name__)
-
-
-class Job:
-    """A thread that works, pauses for as long as the work said, and works again; `wake` ends a pause.
-
-    `delay` is before the first work, `gather` between being woken and working, so that a burst is worked off at once.
-    """
-
-    def __init__(self, name: str, work: Callable[[], float], *, delay: float = 0.0, gather: float = 0.0) -> None:
-        self.name = name
-        self._work = work
-        self._delay = delay
-        self._gather = gather
-        self._woken = threading.Event()
-        self._stopping = False
-        self._failures = 0
-        self._thread = threading.Thread(target=self._run, name=f"lifecycle-{name}", daemon=True)
-
-    def start(self) -> None:
-        """Begin, after the delay."""
-        self._thread.start()
-
-    def wake(self) -> None:
-        """Work now, or again as soon as the work at hand is done."""
-        self._woken.set()
-
-    def stop(self) -> None:
-        """Begin nothing more; what is at hand is finished."""
-        self._stopping = True
-        self._woken.set()
-
-    def join(self, seconds: float) -> None:
-        """Wait for the work at hand. All work may be cut off at any point, so a process need not wait for long."""
-        self._thread.join(seconds)
-
-    def _run(self) -> None:
-        pause = self._delay
-        while True:
-            if self._woken.wait(pause) and not self._stopping:
-                time.sleep(self._gather)
-            self._woken.clear()
-            if self._stopping:
-                return
-            pause = self._once()
-
-    def _once(self) -> float:
-        try:
-            pause = self._work()
-        except Exception as error:  # noqa: BLE001 # whatever it is, the job goes on
-            self._failures += 1
-            _log.warning("job_failed", extra={"job": self.name, "error": type(error).__name__})
-            return min(2.0 ** min(self._failures, 10) / 2, _LONGEST_PAUSE)
-        self._failures = 0
-        return pause
 
 
 def inbox(lifecycle: Lifecycle, *, track_unknown: bool) -> Job:

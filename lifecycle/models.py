@@ -26,7 +26,7 @@ class CommandState(StrEnum):
     """Where a command stands. `QUEUED`, `SENDING` and `UNCERTAIN` are active: one such command per appointment."""
 
     QUEUED = "queued"  # submitted, not sent  -> sending | refused | withdrawn | expired
-    SENDING = "sending"  # intent committed, the call may be in the air  -> applied | rejected | not_sent | uncertain
+    SENDING = "sending"  # intent committed, perhaps in the air  -> applied | rejected | not_sent | uncertain | queued
     UNCERTAIN = "uncertain"  # the answer was lost  -> applied | rejected | not_sent | queued | needs_attention
     APPLIED = "applied"
     REJECTED = "rejected"
@@ -48,6 +48,14 @@ class DeliveryState(StrEnum):
 
 
 ACTIVE_STATES: Final = (CommandState.QUEUED, CommandState.SENDING, CommandState.UNCERTAIN)
+
+WITHOUT_EFFECT: Final = (
+    CommandState.NOT_SENT,
+    CommandState.REFUSED,
+    CommandState.WITHDRAWN,
+    CommandState.EXPIRED,
+)
+"""How a command ends that had no effect at Zocdoc. It gives its request key back: the same call again acts."""
 
 
 metadata = sa.MetaData(
@@ -151,7 +159,56 @@ appointments = sa.Table(
 _ACTIVE = sa.text(f"state IN ({', '.join(repr(str(state)) for state in ACTIVE_STATES)})")
 _DUE = sa.text("run_at IS NOT NULL")
 _ATTENTION = sa.text("state IN ('needs_attention')")
-_KEYED = sa.text("request_key IS NOT NULL AND state <> 'not_sent'")
+_KEYED = sa.text(f"request_key IS NOT NULL AND state NOT IN ({', '.join(repr(str(each)) for each in WITHOUT_EFFECT)})")
+_QUEUED = sa.text("due_at IS NOT NULL")
+_IN_BATCH = sa.text("batch_id IS NOT NULL")
+
+batches = sa.Table(
+    "lifecycle_batches",
+    metadata,
+    sa.Column("batch_id", sa.String(36), primary_key=True, comment="UUID of the batch"),
+    sa.Column("name", sa.String(200), comment="What its submitter calls it; NULL: nothing"),
+    sa.Column("command", sa.String(32), comment="The command of all its rows; NULL: each row has its own"),
+    sa.Column("actor", sa.String(200), nullable=False, comment="Who asked: user:17, job:nightly"),
+    sa.Column("source", sa.String(16), nullable=False, comment="How it came in: api, cli, ..."),
+    sa.Column("total", sa.Integer, nullable=False, comment="Rows of the input that were taken so far"),
+    sa.Column(
+        "invalid", sa.Integer, nullable=False, comment="Those of them that are in lifecycle_batch_errors, not commands"
+    ),
+    sa.Column("created_at", UtcDateTime, nullable=False, comment="When its submission began"),
+    sa.Column("submitted_at", UtcDateTime, comment="When all its rows were taken; NULL: not yet, or it was cut off"),
+    sa.Column("cancelled_at", UtcDateTime, comment="When what was still queued was withdrawn; NULL: never"),
+    sa.Index(None, "created_at"),
+    comment="One row for each batch of submitted commands",
+)
+
+batch_counts = sa.Table(
+    "lifecycle_batch_counts",
+    metadata,
+    sa.Column("batch_id", sa.ForeignKey("lifecycle_batches.batch_id"), primary_key=True, comment="The batch"),
+    sa.Column(
+        "slot",
+        sa.String(2),
+        primary_key=True,
+        comment="First letters of the command ids: rows of their own, so that workers do not wait for each other",
+    ),
+    *(
+        sa.Column(str(state), sa.Integer, nullable=False, comment=f"Commands that are {state}")
+        for state in CommandState
+    ),
+    comment="How many commands of a batch are in each state; kept by triggers on lifecycle_commands",
+)
+
+batch_errors = sa.Table(
+    "lifecycle_batch_errors",
+    metadata,
+    sa.Column("batch_id", sa.ForeignKey("lifecycle_batches.batch_id"), primary_key=True, comment="The batch"),
+    sa.Column("batch_row", sa.Integer, primary_key=True, autoincrement=False, comment="Its row of the input, from 1"),
+    sa.Column("appointment_id", sa.String(64), comment="The appointment it names; NULL: none that is well-formed"),
+    sa.Column("command", sa.String(32), comment="The command it asks for; NULL: none that there is"),
+    sa.Column("reason_code", sa.String(64), nullable=False, comment="Why it could not become a command"),
+    comment="Rows of a batch's input that could not become commands; codes only, never what stood there",
+)
 
 commands = sa.Table(
     "lifecycle_commands",
@@ -179,7 +236,7 @@ commands = sa.Table(
     sa.Column(
         "request_key",
         sa.String(200),
-        comment="The caller's own idempotency key; NULL: none given. Unique among commands that were not not_sent",
+        comment="The caller's own idempotency key; NULL: none. Unique among commands but those without effect",
     ),
     sa.Column(
         "state", sa.String(16), nullable=False, comment="Where it stands; queued, sending and uncertain are active"
@@ -189,6 +246,15 @@ commands = sa.Table(
     ),
     sa.Column("lease_until", UtcDateTime, comment="Until when its sender or reader may act; NULL: nobody does"),
     sa.Column("run_at", UtcDateTime, comment="When recovery is next to look at it; NULL: not scheduled"),
+    sa.Column(
+        "queued_at",
+        UtcDateTime,
+        comment="When it was submitted; NULL: called synchronously, or sent once more by an operator",
+    ),
+    sa.Column(
+        "priority", sa.SmallInteger, nullable=False, comment="Which queued ones go first: 0 alone, 10 in a batch"
+    ),
+    sa.Column("due_at", UtcDateTime, comment="When a queued command may next be sent; NULL: not queued"),
     sa.Column("expires_at", UtcDateTime, comment="After this a queued command is not sent any more; NULL: never"),
     sa.Column(
         "baseline_status", sa.String(64), nullable=False, comment="Status at intent, to compare with later reads"
@@ -211,14 +277,30 @@ commands = sa.Table(
         "zocdoc_request_id", sa.String(200), comment="Zocdoc's request_id, its support's only handle; NULL: none"
     ),
     sa.Column("http_status", sa.Integer, comment="HTTP status of the last answer; NULL: no answer"),
-    sa.Column("batch_id", sa.String(36), comment="The batch it was submitted with; NULL: called alone"),
-    sa.Column("created_at", UtcDateTime, nullable=False, comment="When the intent was recorded"),
+    sa.Column(
+        "batch_id",
+        sa.ForeignKey("lifecycle_batches.batch_id"),
+        comment="The batch it was submitted with; NULL: called or submitted alone",
+    ),
+    sa.Column("batch_row", sa.Integer, comment="Its row of the batch's input, from 1; NULL: not in a batch"),
+    sa.Column("created_at", UtcDateTime, nullable=False, comment="When the intent, or the wish, was recorded"),
     sa.Column("updated_at", UtcDateTime, nullable=False, comment="When the row last changed"),
     sa.Column("ended_at", UtcDateTime, comment="When it reached a state that is not active; NULL: still active"),
     sa.CheckConstraint(_one_of("command", chart.Command), name="command"),
     sa.CheckConstraint(_one_of("state", CommandState), name="state"),
     sa.CheckConstraint(f"(ended_at IS NULL) = ({_ACTIVE.text})", name="ended"),
     sa.CheckConstraint("attempt >= 0", name="attempt_not_negative"),
+    sa.CheckConstraint("(due_at IS NOT NULL) = (state = 'queued')", name="due"),
+    sa.CheckConstraint("(batch_row IS NULL) = (batch_id IS NULL)", name="batch"),
+    sa.Index("ix_lifecycle_commands_queued", "priority", "due_at", sqlite_where=_QUEUED, postgresql_where=_QUEUED),
+    sa.Index(
+        "uq_lifecycle_commands_batch",
+        "batch_id",
+        "batch_row",
+        unique=True,
+        sqlite_where=_IN_BATCH,
+        postgresql_where=_IN_BATCH,
+    ),
     sa.Index(
         "uq_lifecycle_commands_active",
         "appointment_id",
@@ -236,8 +318,21 @@ commands = sa.Table(
     sa.Index("ix_lifecycle_commands_due", "run_at", sqlite_where=_DUE, postgresql_where=_DUE),
     sa.Index(None, "appointment_id", "created_at"),
     sa.Index("ix_lifecycle_commands_attention", "ended_at", sqlite_where=_ATTENTION, postgresql_where=_ATTENTION),
-    comment="One row for each accepted command, written before anything is sent",
+    comment="One row for each submitted or accepted command, written before anything is sent",
 )
+
+
+def holds_key(table: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Tell whether a command holds its request key; constants as in `state_in`."""
+    return table.c.state.not_in([sa.literal_column(f"'{state}'") for state in WITHOUT_EFFECT])
+
+
+def is_under_way() -> sa.ColumnElement[bool]:
+    """Tell whether a command may be changing its appointment at Zocdoc: it is active, and not merely queued.
+
+    Active word for word, so that the databases use its index.
+    """
+    return sa.and_(state_in(*ACTIVE_STATES), commands.c.state != sa.literal_column(f"'{CommandState.QUEUED}'"))
 
 
 def state_in(*states: CommandState) -> sa.ColumnElement[bool]:

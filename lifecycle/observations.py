@@ -1,7 +1,7 @@
 """Following Zocdoc: reading an appointment and recording what it says, conforming to the chart or not.
 
 The version of the row is read before the call to Zocdoc, and what came back is stored only if the row is still at that
-version and no command is active: otherwise it may be older than what is known, and the appointment is read again.
+version and no command is under way: otherwise it may be older than what is known, and the appointment is read again.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def follow(
 ) -> records.Appointment:
     """Read a tracked appointment from Zocdoc, record what has changed, and give it as it stands then.
 
-    While a command is active nothing is stored: its own settlement will tell. Raises `ReadFailed`,
+    While a command is under way nothing is stored: its own settlement will tell. Raises `ReadFailed`,
     `AppointmentNotFound`.
     """
     observe(resources, client, appointment_id, actor=actor, source=source)
@@ -105,7 +105,7 @@ def observe(
     source: str,
     delivery_id: str | None = None,
 ) -> zocdoc.Reading | None:
-    """Do as `follow`, and give what was read. None: nothing is stored, a command is active or others kept writing."""
+    """Do as `follow`, and give what was read. None: nothing is stored, a command is under way or others write."""
     for _ in range(_READS_AT_MOST):
         version = _version(resources, appointment_id)
         reading = read(client, appointment_id)
@@ -114,10 +114,10 @@ def observe(
             locked = audit.lock(resources.database, connection, appointment_id)
             if locked is None:
                 raise errors.AppointmentNotFound(appointment_id=appointment_id)
-            calm = locked.row["version"] == version and locked.active_state is None
+            calm = locked.row["version"] == version and not locked.is_busy
             if calm:
                 apply(connection, locked, reading, actor=actor, source=source, delivery_id=delivery_id)
-        if calm or locked.active_state is not None:
+        if calm or locked.is_busy:
             return reading if calm else None
     return None
 

@@ -232,11 +232,13 @@ def _claim_again(
     again = replace(
         command,
         attempt=command.attempt + 1,
+        queued_at=None,
         **baseline(locked.row),
     )
     values = {
         **baseline(locked.row),
         "attempt": again.attempt,
+        "queued_at": None,
         "state": State.SENDING,
         "lease_until": lease,
         "run_at": lease,

@@ -42,17 +42,22 @@ class Done:
 def first(connection: sa.Connection, wish: Wish, digest: str | None) -> Done | None:
     """Give the outcome of the command that has the wish's request key; None when there is none yet.
 
-    A command that was not sent does not hold its key: it had no effect, so the next call acts. Raises what the first
+    A command without effect does not hold its key, so the next call acts. Raises what the first
     call raised, `CommandInProgress` while it goes on, `RequestKeyReused` if the key came with other arguments.
     """
     if wish.request_key is None:
         return None
-    row = connection.execute(_BY_KEY, {"key": wish.request_key}).mappings().one_or_none()
+    row = connection.execute(BY_KEY, {"key": wish.request_key}).mappings().one_or_none()
     if row is None:
         return None
-    if digest is None or not hmac.compare_digest(row["payload_digest"] or "", digest):
-        raise errors.RequestKeyReused(request_key=wish.request_key, command_id=row["command_id"])
+    check_same(row, wish, digest)
     return _recorded(connection, row)
+
+
+def check_same(row: Mapping[Any, Any], wish: Wish, digest: str | None) -> None:
+    """Refuse a wish whose request key belongs to a command with other arguments. Raises `RequestKeyReused`."""
+    if digest is None or not hmac.compare_digest(row["payload_digest"] or "", digest):
+        raise errors.RequestKeyReused(request_key=str(wish.request_key), command_id=row["command_id"])
 
 
 def of_command(connection: sa.Connection, command_id: str) -> Done:
@@ -97,7 +102,19 @@ def _recorded(connection: sa.Connection, row: Mapping[Any, Any]) -> Done:
                 active_command_id=row["command_id"],
                 active_state=str(state),
             )
-        case State.NOT_SENT | State.REFUSED | State.WITHDRAWN | State.EXPIRED:
+        case State.REFUSED:
+            refusal = connection.execute(_REFUSAL, {"id": row["command_id"]}).mappings().one()
+            raise errors.TransitionRefused(
+                appointment_id=row["appointment_id"],
+                command=row["command"],
+                status=refusal["to_status"],
+                reasons=tuple(refusal["details"]["reasons"]),
+            )
+        case State.WITHDRAWN:
+            raise errors.CommandWithdrawn(**facts, reason_code=reason_code)
+        case State.EXPIRED:
+            raise errors.CommandExpired(**facts, reason_code=reason_code)
+        case State.NOT_SENT:
             raise errors.NotSent(**facts, reason_code=reason_code)
 
 
@@ -118,9 +135,7 @@ def _recorded_done(connection: sa.Connection, row: Mapping[Any, Any]) -> Done:
 
 
 _commands, _events = models.commands, models.audit_events
-_BY_KEY: Final = sa.select(_commands).where(
-    _commands.c.request_key == sa.bindparam("key"), _commands.c.state != sa.literal_column("'not_sent'")
-)
+BY_KEY: Final = sa.select(_commands).where(_commands.c.request_key == sa.bindparam("key"), models.holds_key(_commands))
 _BY_ID: Final = sa.select(_commands).where(_commands.c.command_id == sa.bindparam("id"))
 
 
@@ -137,6 +152,7 @@ _APPLICATION: Final = _event_of(
     audit.Event.COMMAND_RESOLVED,
     audit.Event.LATE_ANSWER_RECEIVED,
 )
+_REFUSAL: Final = _event_of(audit.Event.COMMAND_REFUSED)
 _REJECTION: Final = _event_of(
     audit.Event.COMMAND_REJECTED, audit.Event.COMMAND_RESOLVED, audit.Event.LATE_ANSWER_RECEIVED
 )

@@ -37,6 +37,12 @@ class Pending:
     baseline_last_modified: datetime | None
     target_status: str | None
     target_start_time: datetime | None
+    queued_at: datetime | None = None
+
+    @property
+    def is_submitted(self) -> bool:
+        """Tell whether it is sent again by itself when an attempt is proved to have had no effect."""
+        return self.queued_at is not None
 
     @classmethod
     def of(cls, row: Mapping[Any, Any]) -> Pending:

@@ -35,6 +35,10 @@ class Point(StrEnum):
     OUTCOME_OPEN = "outcome_open"  # the second transaction holds the row's lock
     OUTCOME_COMMITTED = "outcome_committed"
 
+    WISH_QUEUED = "wish_queued"  # a submitted command is written, the transaction is open
+    QUEUE_SCANNED = "queue_scanned"  # what is due was locked, the transaction is open
+    QUEUE_CLAIMED = "queue_claimed"  # intents, refusals and expiries of what was due are committed
+
     RECOVERY_SCANNED = "recovery_scanned"  # what is due was listed
     READ_CLAIMED = "read_claimed"  # this process may read
     READ_RETURNED = "read_returned"  # what Zocdoc shows is known to this process only

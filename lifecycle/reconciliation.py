@@ -84,7 +84,7 @@ class SyncReport:
 
     `rows` and `pages` are what the list gave. `tracked`: unknown before. `changed`: Zocdoc's state differed and was
     recorded; `missed` are those of both that no webhook call had told of. `unchanged`: as known. `busy`: differed, but
-    a command was active or the read failed; the next run looks again. `foreign`: booked with a user's credential that
+    a command was under way or the read failed; the next run looks again. `foreign`: booked with a user credential that
     is not at hand; left as they are. `unreadable`: rows without a sound id, status or start, and appointments that
     Zocdoc lists but does not show; nothing was stored. `resumed`: a run that was killed or failed was gone on with.
     """
@@ -360,7 +360,7 @@ _KNOWN: Final = (
     .outerjoin_from(
         _appointments,
         _commands,
-        sa.and_(_commands.c.appointment_id == _appointments.c.appointment_id, models.state_in(*models.ACTIVE_STATES)),
+        sa.and_(_commands.c.appointment_id == _appointments.c.appointment_id, models.is_under_way()),
     )
     .where(_appointments.c.appointment_id.in_(sa.bindparam("ids", expanding=True)))
 )

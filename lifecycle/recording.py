@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import sqlalchemy as sa
@@ -11,11 +12,10 @@ from lifecycle import audit, chart, models, settlement, zocdoc
 from lifecycle.points import Point, reach
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from lifecycle.attempts import Attempt
     from lifecycle.database import Database
     from lifecycle.pending import Pending
+    from lifecycle.resources import Timing
 
 State = models.CommandState
 
@@ -26,22 +26,21 @@ ANSWERED_LATE: Final = "answered_late"
 
 
 def settle(
-    database: Database, command: Pending, attempt: Attempt, *, source: str, read_after: timedelta
-) -> chart.Move | None:
-    """Record how a command ended and give the move it made; opens one transaction.
+    database: Database, command: Pending, attempt: Attempt, *, source: str, timing: Timing
+) -> settlement.Settled | None:
+    """Record what came of an attempt, and tell where that leaves the command; opens one transaction.
 
-    `read_after` is the pause before the first read of an outcome that is unknown. None: the command was settled by
-    somebody else meanwhile, and the answer was only noted in the trail.
+    None: the command was settled by somebody else meanwhile, and the answer was only noted in the trail.
     """
     with database.write() as connection:
         locked = audit.hold(database, connection, command.appointment_id)
         reach(Point.OUTCOME_OPEN)
-        move = settlement.settle_locked(connection, locked, command, attempt, source=source, read_after=read_after)
-        if move is None:
+        settled = settlement.settle_locked(connection, locked, command, attempt, source=source, timing=timing)
+        if settled is None:
             _note_late(connection, locked, command, attempt, source=source)
     reach(Point.OUTCOME_COMMITTED)
-    _log_ended(command, attempt, late=move is None)
-    return move
+    _log_ended(command, attempt, late=settled is None)
+    return settled
 
 
 def is_recorded(database: Database, command: Pending, attempt: Attempt) -> bool:
@@ -49,8 +48,8 @@ def is_recorded(database: Database, command: Pending, attempt: Attempt) -> bool:
     outcome = attempt.outcome
     with database.read() as connection:
         row = connection.execute(_RECORDED, {"id": command.command_id}).one()
-    expected = (command.attempt, settlement.STATES[type(outcome)], outcome.request_id, outcome.http_status)
-    return tuple(row) == expected
+    # Not the state: a submitted command that was not sent is in the queue again.
+    return tuple(row) == (command.attempt, settlement.OUTCOMES[type(outcome)], outcome.request_id, outcome.http_status)
 
 
 def _log_ended(command: Pending, attempt: Attempt, *, late: bool) -> None:
@@ -76,9 +75,9 @@ def _note_late(
     that was thought to have had no effect. The status is left to the read that follows, which is newer than the answer.
     """
     outcome = attempt.outcome
-    settled = connection.execute(_STATE, {"id": command.command_id}).scalar_one()
+    attempts, settled = connection.execute(_STATE, {"id": command.command_id}).one()
     answered = {"answered": outcome.status} if isinstance(outcome, zocdoc.Applied) else {}
-    changes = _overrule(connection, locked, command, outcome, settled)
+    changes = _overrule(connection, locked, replace(command, attempt=attempts), outcome, settled)
     entry = settlement.entry_for(
         command,
         audit.Event.LATE_ANSWER_RECEIVED,
@@ -106,6 +105,10 @@ def _overrule(
         "zocdoc_request_id": outcome.request_id,
         "http_status": outcome.http_status,
         "ended_at": locked.now,
+        "payload": settlement.without_text(command),
+        "lease_until": None,
+        "run_at": None,
+        "due_at": None,
     }
     if not settlement.change(connection, locked, command, values, settlement.while_in(State(settled))):
         return {}
@@ -115,10 +118,13 @@ def _overrule(
 
 
 def _overruled_by(outcome: zocdoc.Outcome) -> set[str]:
+    """Tell the states that an answer overrules. A yes also stops a further attempt that is under way."""
     match outcome:
         case zocdoc.Applied():
-            return {State.NOT_SENT, State.NEEDS_ATTENTION}
-        case zocdoc.Rejected() | zocdoc.NotSent():
+            return {State.NOT_SENT, State.NEEDS_ATTENTION, State.QUEUED, State.SENDING, State.UNCERTAIN}
+        case zocdoc.Rejected():
+            return {State.NEEDS_ATTENTION, State.QUEUED}
+        case zocdoc.NotSent():
             return {State.NEEDS_ATTENTION}
         case zocdoc.Unknown():
             return set()
@@ -127,9 +133,9 @@ def _overruled_by(outcome: zocdoc.Outcome) -> set[str]:
 
 
 _commands = models.commands
-_STATE: Final = sa.select(_commands.c.state).where(_commands.c.command_id == sa.bindparam("id"))
+_STATE: Final = sa.select(_commands.c.attempt, _commands.c.state).where(_commands.c.command_id == sa.bindparam("id"))
 _RECORDED: Final = sa.select(
-    _commands.c.attempt, _commands.c.state, _commands.c.zocdoc_request_id, _commands.c.http_status
+    _commands.c.attempt, _commands.c.outcome, _commands.c.zocdoc_request_id, _commands.c.http_status
 ).where(_commands.c.command_id == sa.bindparam("id"))
 _rivals = _commands.alias("rivals")
 _RIVALS: Final = (  # other commands that hold the same request key: then this one cannot have it back
@@ -138,6 +144,6 @@ _RIVALS: Final = (  # other commands that hold the same request key: then this o
     .where(
         _commands.c.command_id == sa.bindparam("id"),
         _rivals.c.command_id != _commands.c.command_id,
-        _rivals.c.state != sa.literal_column("'not_sent'"),
+        models.holds_key(_rivals),
     )
 )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from lifecycle import audit, chart, doubt, errors, models, settlement, zocdoc
+from lifecycle import audit, chart, claiming, doubt, errors, models, settlement, zocdoc
 from lifecycle.attempts import Attempt
 from lifecycle.columns import UtcDateTime
 from lifecycle.pending import Finding, Pending, judge
@@ -60,13 +60,13 @@ def recover(resources: Resources, *, wait: float = 0.0, sleep: Callable[[float],
         settled += filter(None, (_look(resources, row) for row in due))
         waiting, next_at, pause = _outlook(resources)
         if not waiting or time.monotonic() + pause > until:
-            return Recovery(settled=settled, waiting=waiting, next_at=next_at)
+            return Recovery(settled=settled, waiting=waiting, next_at=next_at, queued=claiming.count(resources))
         sleep(pause)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovered:
-    """A command that recovery has settled: as `applied`, `not_sent` or `needs_attention`."""
+    """A command that recovery has settled: as `applied`, `not_sent` or `needs_attention`; or it is `queued` again."""
 
     command_id: str
     appointment_id: str
@@ -77,11 +77,12 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
-    """What a recovery run settled, and how many commands have not ended: in doubt, or still being sent."""
+    """What a recovery run settled, and how many commands have not ended: in doubt, or still being sent; or queued."""
 
     settled: list[Recovered]
     waiting: int
     next_at: datetime | None
+    queued: int
 
 
 def _expire_leases(resources: Resources) -> None:
@@ -156,12 +157,11 @@ def _settling(resources: Resources, command: Pending) -> Iterator[tuple[sa.Conne
 
 def _settle(resources: Resources, command: Pending, attempt: Attempt) -> Recovered | None:
     with _settling(resources, command) as (connection, locked):
-        move = settlement.settle_locked(connection, locked, command, attempt, source=SOURCE)
-    if move is None:
+        settled = settlement.settle_locked(connection, locked, command, attempt, source=SOURCE, timing=resources.timing)
+    if settled is None:
         return None
-    if isinstance(attempt.outcome, zocdoc.Applied):
-        return _recovered(command, State.APPLIED, RECOVERED)
-    return _recovered(command, State.NOT_SENT, PROVED_NOT_APPLIED)
+    is_applied = isinstance(attempt.outcome, zocdoc.Applied)
+    return _recovered(command, settled.state, RECOVERED if is_applied else PROVED_NOT_APPLIED)
 
 
 def _note_unchanged(

@@ -13,20 +13,33 @@ if TYPE_CHECKING:
 
 
 def record(
-    connection: sa.Connection, locked: audit.Locked, wish: Wish, reasons: tuple[str, ...], *, actor: str | None = None
+    connection: sa.Connection,
+    locked: audit.Locked,
+    wish: Wish,
+    reasons: tuple[str, ...],
+    *,
+    actor: str | None = None,
+    command_id: str | None = None,
 ) -> None:
     """Append the refusal to the trail; `actor` is who asked, if not the one whose wish it was."""
-    entry = audit.Entry(
+    audit.record(connection, locked, entry(wish, reasons, actor=actor, command_id=command_id))
+
+
+def entry(
+    wish: Wish, reasons: tuple[str, ...], *, actor: str | None = None, command_id: str | None = None
+) -> audit.Entry:
+    """Make the event of a refusal; `command_id` is that of a submitted command."""
+    return audit.Entry(
         event=audit.Event.COMMAND_REFUSED,
         actor=actor or wish.actor,
         source=wish.source,
         command=wish.command,
+        command_id=command_id,
         outcome="refused",
         reason_code=reasons[0],
         reason_type=wish.payload.get("reason_type"),
         details={"reasons": list(reasons)},
     )
-    audit.record(connection, locked, entry)
 
 
 def error(locked: audit.Locked, wish: Wish, reasons: tuple[str, ...]) -> errors.TransitionRefused:

@@ -6,7 +6,7 @@ import logging
 import re
 import secrets
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 
 _LONGEST: Final = 86_400.0
 """A day: longer intervals are a slip of units."""
+
+_LONGEST_RESEND: Final = 600.0
 
 USER_PREFIX: Final = "user:"
 """Identity of a Zocdoc user's credential: `user:` and the user's id."""
@@ -41,6 +43,8 @@ class Timing:
     further try to record an outcome that the database did not take, because only this process knows it.
     `failed_deliveries`: reads that may fail before a webhook delivery is given up, with pauses that begin at
     `read_backoff` and double up to an hour: four hours by default, longer than most outages; sync finds the rest.
+    `resend_backoff`: before a submitted command is sent again that had no effect; it doubles up to ten minutes.
+    `resends`: how often, then it ends as `not_sent`: an hour and a half by default, if it does not expire before.
     """
 
     send_window: float = 15.0
@@ -51,20 +55,30 @@ class Timing:
     failed_reads: int = 8
     record_again: tuple[float, ...] = (0.2, 1.0, 3.0)
     failed_deliveries: int = 12
+    resend_backoff: float = 5.0
+    resends: int = 15
 
     def __post_init__(self) -> None:
         """Refuse what would fail in the middle of a command. Raises `ConfigurationError`."""
         # A negative margin makes a lease end before its call does, which only a test of late answers can want.
-        seconds = (self.send_window, abs(self.lease_margin), self.settle, self.read_backoff)
+        seconds = (self.send_window, abs(self.lease_margin), self.settle, self.read_backoff, self.resend_backoff)
         for interval in (*seconds, *self.spacing, *self.record_again):
             if not isinstance(interval, int | float) or not 0 <= interval <= _LONGEST:
                 raise errors.ConfigurationError(problem="every interval of Timing is 0 to 86400 seconds")
+        if self.resends < 0:
+            raise errors.ConfigurationError(problem="Timing needs 0 or more resends")
         if self.failed_reads < 1 or self.failed_deliveries < 1 or not self.spacing:
             raise errors.ConfigurationError(problem="Timing needs at least one failed read and one pause of spacing")
 
     def lease(self, deadline: float) -> float:
         """Tell how long a claim is held: the call and a read after it each end within `deadline` seconds."""
         return self.send_window + 2 * deadline + self.lease_margin
+
+    def resend_after(self, attempt: int) -> timedelta | None:
+        """Tell how long a submitted command waits after an attempt without effect; None: it is not sent again."""
+        if attempt > self.resends:
+            return None
+        return timedelta(seconds=min(self.resend_backoff * 2.0 ** min(attempt - 1, 20), _LONGEST_RESEND))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +136,13 @@ class Resources:
         }
         connection.execute(insert(models.installation).values(values).on_conflict_do_nothing())
         _check_environment(connection.execute(_INSTALLATION).one().zocdoc_environment, environment)
+
+    def digest_key(self, connection: sa.Connection) -> bytes | None:
+        """Give the key for digests; None before the database's first use."""
+        if not self._installation:
+            row = connection.execute(_INSTALLATION).mappings().one_or_none()
+            return None if row is None else bytes.fromhex(row["digest_key"])
+        return bytes.fromhex(self._installation["digest_key"])
 
     def check_environment(self, connection: sa.Connection, *, environment: str | None) -> bytes:
         """Refuse a client of another environment than the stamped one; give the key for digests.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import sqlalchemy as sa
@@ -16,10 +15,12 @@ from lifecycle.pending import Pending
 from lifecycle.points import Point, reach
 
 if TYPE_CHECKING:
-    from lifecycle import chart
+    from lifecycle import chart, settlement
     from lifecycle.resources import Resources
 
 State = models.CommandState
+
+UNAUTHORISED: Final = 401
 
 INTERRUPTED: Final = "interrupted"
 """The process was asked to stop while the call was in the air."""
@@ -44,6 +45,23 @@ class Claim:
 def carry_out(resources: Resources, claim: Claim, *, source: str) -> Done:
     """Call Zocdoc, then open transaction 2. Raises `CommandRejected`, `NotSent`, `OutcomeUnknown`."""
     command, client = claim.command, claim.client
+    attempt, settled = perform(resources, claim, source=source)
+    if settled is None:
+        try:
+            return _settled_already(resources, client, command, attempt, source)
+        except errors.DatabaseUnavailable as error:
+            facts = _facts(command, attempt.outcome)
+            raise errors.OutcomeUnknown(**facts, reason_code=NOT_RECORDED, state=State.SENDING) from error
+    return _end(command, attempt, settled.move, claim.advice)
+
+
+def perform(resources: Resources, claim: Claim, *, source: str) -> tuple[attempts.Attempt, settlement.Settled | None]:
+    """Call Zocdoc, then open transaction 2; give what came of it, as an answer and in the database.
+
+    None: the command was settled by somebody else meanwhile. Raises `OutcomeUnknown` (`not_recorded`) if the database
+    cannot be written.
+    """
+    command, client = claim.command, claim.client
     reach(Point.INTENT_COMMITTED)
     try:
         attempt = attempts.make(
@@ -57,15 +75,27 @@ def carry_out(resources: Resources, claim: Claim, *, source: str) -> Done:
         with contextlib.suppress(errors.LifecycleError):
             _settle(resources, command, attempts.Attempt(outcome=zocdoc.Unknown(INTERRUPTED)), source)
         raise
+    if command.is_submitted:
+        attempt = _unauthorised_is_not_sent(attempt)
     reach(Point.ANSWER_CLASSIFIED)
-    move = _settle(resources, command, attempt, source)
-    if move is None:
-        try:
-            return _settled_already(resources, client, command, attempt, source)
-        except errors.DatabaseUnavailable as error:
-            facts = _facts(command, attempt.outcome)
-            raise errors.OutcomeUnknown(**facts, reason_code=NOT_RECORDED, state=State.SENDING) from error
-    return _end(command, attempt, move, claim.advice)
+    return attempt, _settle(resources, command, attempt, source)
+
+
+def follow_late(resources: Resources, client: zocdoc.ZocdocClient, command: Pending, *, source: str) -> None:
+    """Read the appointment once more after an answer that came late; if that fails, sync will."""
+    with contextlib.suppress(errors.ReadFailed, errors.AppointmentNotFound):
+        observations.follow(resources, client, command.appointment_id, actor=command.actor, source=source)
+
+
+def _unauthorised_is_not_sent(attempt: attempts.Attempt) -> attempts.Attempt:
+    """Take a 401, which is answered before anything is processed, as not sent: a submitted command waits.
+
+    It says that the credential is not good now, nothing about the command; else a batch would be rejected as a whole.
+    """
+    outcome = attempt.outcome
+    if not isinstance(outcome, zocdoc.Rejected) or outcome.http_status != UNAUTHORISED:
+        return attempt
+    return replace(attempt, outcome=zocdoc.NotSent(outcome.reason_code, outcome.http_status, outcome.request_id))
 
 
 def find_claim(resources: Resources, command_id: str, client: zocdoc.ZocdocClient, claimed_at: float) -> Claim | None:
@@ -76,20 +106,22 @@ def find_claim(resources: Resources, command_id: str, client: zocdoc.ZocdocClien
     return None
 
 
-def _settle(resources: Resources, command: Pending, attempt: attempts.Attempt, source: str) -> chart.Move | None:
+def _settle(
+    resources: Resources, command: Pending, attempt: attempts.Attempt, source: str
+) -> settlement.Settled | None:
     """Record the outcome; again after a pause if the database fails, since only this process knows it."""
-    read_after = timedelta(seconds=resources.timing.settle)
+    timing = resources.timing
     try:
-        return recording.settle(resources.database, command, attempt, source=source, read_after=read_after)
+        return recording.settle(resources.database, command, attempt, source=source, timing=timing)
     except errors.DatabaseUnavailable as error:
         failure = error
-    for pause in resources.timing.record_again:
+    for pause in timing.record_again:
         time.sleep(pause)
         with contextlib.suppress(errors.DatabaseUnavailable):
             # The reply to COMMIT may be what was lost.
             if recording.is_recorded(resources.database, command, attempt):
                 return None
-            return recording.settle(resources.database, command, attempt, source=source, read_after=read_after)
+            return recording.settle(resources.database, command, attempt, source=source, timing=timing)
     facts = _facts(command, attempt.outcome)
     raise errors.OutcomeUnknown(**facts, reason_code=NOT_RECORDED, state=State.SENDING) from failure
 
@@ -134,8 +166,7 @@ def _settled_already(
     resources: Resources, client: zocdoc.ZocdocClient, command: Pending, attempt: attempts.Attempt, source: str
 ) -> Done:
     """Follow Zocdoc once more after a late answer, then give the outcome that is recorded."""
-    with contextlib.suppress(errors.ReadFailed, errors.AppointmentNotFound):
-        observations.follow(resources, client, command.appointment_id, actor=command.actor, source=source)
+    follow_late(resources, client, command, source=source)
     try:
         with resources.database.read() as connection:
             return outcomes.of_command(connection, command.command_id)

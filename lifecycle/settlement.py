@@ -7,7 +7,8 @@ command changes nothing but the trail.
 from __future__ import annotations
 
 import logging
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import sqlalchemy as sa
@@ -17,10 +18,19 @@ from lifecycle import audit, chart, guards, models, observations, pending, zocdo
 if TYPE_CHECKING:
     from lifecycle.attempts import Attempt
     from lifecycle.pending import Pending
+    from lifecycle.resources import Timing
 
 State = models.CommandState
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Where an outcome has left its command, and the move that it made of the appointment's status."""
+
+    state: models.CommandState
+    move: chart.Move
 
 
 def settle_locked(
@@ -30,18 +40,29 @@ def settle_locked(
     attempt: Attempt,
     *,
     source: str,
-    read_after: timedelta = timedelta(0),
-) -> chart.Move | None:
+    timing: Timing,
+) -> Settled | None:
     """Do what `settle` does inside the caller's transaction; None, and nothing written, if it was settled before."""
-    state = STATES[type(attempt.outcome)]
-    run_at = locked.now + read_after if state is State.UNCERTAIN else None
-    if not _move_command(connection, locked, command, attempt, state=state, run_at=run_at):
+    values = _where_to(locked, command, attempt.outcome, timing)
+    if not _move_command(connection, locked, command, attempt, values):
         return None
-    move = _move(locked, command, attempt.outcome)
-    locked = _record(connection, locked, command, attempt, move, source=source)
+    settled = Settled(values["state"], _move(locked, command, attempt.outcome))
+    locked = _record(connection, locked, command, attempt, settled, source=source)
     if attempt.reading is not None and not isinstance(attempt.outcome, zocdoc.Applied):
         observations.apply(connection, locked, attempt.reading, actor=command.actor, source=source)
-    return move
+    return settled
+
+
+def _where_to(locked: audit.Locked, command: Pending, outcome: zocdoc.Outcome, timing: Timing) -> dict[str, Any]:
+    """Tell the columns that say where a command goes: to its end, to recovery, or back into the queue."""
+    state = STATES[type(outcome)]
+    if state is State.UNCERTAIN:
+        return {"state": state, "run_at": locked.now + timedelta(seconds=timing.settle)}
+    if state is State.NOT_SENT and command.is_submitted:
+        pause = timing.resend_after(command.attempt)
+        if pause is not None:
+            return {"state": State.QUEUED, "run_at": None, "due_at": locked.now + pause}
+    return {"state": state, "run_at": None, "ended_at": locked.now, "payload": without_text(command)}
 
 
 def entry_for(command: Pending, event: audit.Event, source: str, **facts: Any) -> audit.Entry:  # noqa: ANN401 # columns
@@ -62,22 +83,17 @@ def _move_command(
     locked: audit.Locked,
     command: Pending,
     attempt: Attempt,
-    *,
-    state: models.CommandState,
-    run_at: datetime | None,
+    values: dict[str, Any],
 ) -> bool:
     outcome = attempt.outcome
-    values: dict[str, Any] = {
-        "state": state,
+    values = {
+        **values,
         "outcome": OUTCOMES[type(outcome)],
         "reason_code": attempt.note if isinstance(outcome, zocdoc.Applied) else outcome.reason_code,
         "zocdoc_request_id": outcome.request_id,
         "http_status": outcome.http_status,
         "lease_until": None,
-        "run_at": run_at,
     }
-    if state is not State.UNCERTAIN:
-        values |= {"ended_at": locked.now, "payload": without_text(command)}
     return change(connection, locked, command, values, WHILE_UNSETTLED)
 
 
@@ -93,7 +109,7 @@ def _record(
     locked: audit.Locked,
     command: Pending,
     attempt: Attempt,
-    move: chart.Move,
+    settled: Settled,
     *,
     source: str,
 ) -> audit.Locked:
@@ -106,11 +122,12 @@ def _record(
     }
     match outcome:
         case zocdoc.Applied():
-            return _record_applied(connection, locked, command, attempt, move, source=source, facts=facts)
+            return _record_applied(connection, locked, command, attempt, settled.move, source=source, facts=facts)
         case zocdoc.Rejected():
             event, details = audit.Event.COMMAND_REJECTED, {"fields": list(outcome.fields)} if outcome.fields else {}
         case zocdoc.NotSent():
-            event, details = audit.Event.COMMAND_NOT_SENT, {}
+            is_over = settled.state is State.NOT_SENT
+            event, details = audit.Event.COMMAND_NOT_SENT if is_over else audit.Event.COMMAND_REQUEUED, {}
         case zocdoc.Unknown():
             event, details = audit.Event.OUTCOME_LOST, {}
         case _:

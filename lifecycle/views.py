@@ -351,7 +351,7 @@ command_outcomes: Final = View(
 SELECT c.command_id, c.appointment_id, c.command, c.actor, c.source, e.provider_location_id, e.reason_type, c.state,
   c.outcome, c.reason_code, c.http_status, c.attempt AS attempts,
   (SELECT sum(x.duration_ms) FROM lifecycle_audit_events x WHERE x.command_id = c.command_id) AS call_ms,
-  c.created_at AS accepted_at, c.ended_at, SECONDS(c.created_at, c.ended_at) AS seconds,
+  e.recorded_at AS accepted_at, c.ended_at, SECONDS(e.recorded_at, c.ended_at) AS seconds,
   EXISTS (
     SELECT 1 FROM lifecycle_audit_events x
     WHERE x.command_id = c.command_id AND coalesce(x.event, '') = 'outcome_lost'

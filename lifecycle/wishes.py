@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from lifecycle import chart, errors, guards
-from lifecycle.resources import check_appointment_id, check_name
+from lifecycle.resources import check_appointment_id, check_instant, check_name
 
 if TYPE_CHECKING:
     from enum import StrEnum
@@ -42,6 +42,55 @@ class Wish:
         """The new start of a reschedule, naive if it came without an offset."""
         text = self.payload.get("start_time")
         return None if text is None else guards.parse_start(text)
+
+
+def of(
+    command: object,
+    appointment_id: object,
+    *,
+    actor: str,
+    source: str,
+    request_key: str | None = None,
+    start_time: str | datetime | None = None,
+    reason_type: str | None = None,
+    reason: str | None = None,
+) -> Wish:
+    """Make a wish of a command's name and its arguments; those that it does not take are refused, not ignored.
+
+    Raises `InvalidArgument`.
+    """
+    kind = command_named(command)
+    payload: dict[str, Any] = {}
+    if kind is chart.Command.RESCHEDULE:
+        if start_time is None:
+            raise errors.InvalidArgument(argument="start_time", problem="a reschedule needs the new start")
+        payload = reschedule_payload(start_time)
+    elif start_time is not None:
+        raise errors.InvalidArgument(argument="start_time", problem=f"{kind} takes no start; only a reschedule does")
+    if kind is chart.Command.CANCEL:
+        payload = cancel_payload(reason_type, reason)
+    elif reason_type is not None or reason is not None:
+        argument = "reason_type" if reason_type is not None else "reason"
+        raise errors.InvalidArgument(argument=argument, problem=f"{kind} takes no reason; only a cancel does")
+    return Wish(
+        appointment_id=check_appointment_id(appointment_id),
+        command=kind,
+        actor=actor,
+        source=source,
+        request_key=request_key,
+        payload=payload,
+    )
+
+
+def instant_of(argument: str, value: object) -> datetime:
+    """Accept an aware datetime, or ISO 8601 text with an offset. Raises `InvalidArgument`."""
+    if isinstance(value, str):
+        try:
+            value = guards.parse_start(value)
+        except ValueError:
+            problem = "an ISO 8601 date and time with an offset is needed, such as 2026-12-01T09:00:00-05:00"
+            raise errors.InvalidArgument(argument=argument, problem=problem) from None
+    return check_instant(argument, value)
 
 
 def cancel_payload(reason_type: str | None, reason: str | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from lifecycle import Lifecycle, jobs
+from lifecycle.job import Job
 from tests import support
 from tests.conftest import FAST
 from tests.test_inbox import KEY, body, signed
@@ -28,7 +29,7 @@ def test_a_failure_is_logged_by_its_type_and_tried_again(caplog: pytest.LogCaptu
             raise ValueError("Jane Canary")
         return 60.0
 
-    job = jobs.Job("odd", work)
+    job = Job("odd", work)
     with caplog.at_level(logging.DEBUG):
         job.start()
         support.until(lambda: len(runs) == 3, seconds=5)
@@ -45,7 +46,7 @@ def test_a_failure_is_logged_by_its_type_and_tried_again(caplog: pytest.LogCaptu
 def test_a_job_that_was_stopped_does_nothing_more() -> None:
     """Not even what was asked for meanwhile."""
     runs: list[int] = []
-    job = jobs.Job("late", lambda: float(len(runs.append(1) or runs)), delay=60.0)  # type: ignore[func-returns-value]
+    job = Job("late", lambda: float(len(runs.append(1) or runs)), delay=60.0)  # type: ignore[func-returns-value]
     job.start()
     job.stop()
     job.wake()

@@ -157,7 +157,7 @@ def test_a_changed_table_is_named(database_url: str) -> None:
     """A column that is not ours, or one that is gone, is a difference."""
     made = database.Database(database_url)
     support.query(database_url, "ALTER TABLE lifecycle_commands ADD COLUMN extra INTEGER")
-    support.query(database_url, "ALTER TABLE lifecycle_commands DROP COLUMN batch_id")
+    support.query(database_url, "ALTER TABLE lifecycle_commands DROP COLUMN reason_code")
     support.query(database_url, "DROP INDEX uq_lifecycle_commands_active")
     found = schema.check(made)
     made.close()

@@ -83,9 +83,11 @@ def _is_in_doubt(events: Iterable[records.AuditEvent]) -> bool:
 
 
 def _is_settled_late(event: records.AuditEvent) -> bool:
-    """Tell whether an answer came after all to a command that was given up."""
+    """Tell whether an answer came after all to a command that was in doubt."""
     is_answer = event.event == audit.Event.LATE_ANSWER_RECEIVED and event.outcome != "unknown"
-    return is_answer and event.details["settled_as"] == models.CommandState.NEEDS_ATTENTION
+    settled_as = event.details["settled_as"]
+    is_stopped = event.outcome == "applied" and settled_as == models.CommandState.UNCERTAIN
+    return is_answer and (settled_as == models.CommandState.NEEDS_ATTENTION or is_stopped)
 
 
 _LOSES: Final = {audit.Event.OUTCOME_LOST, audit.Event.ATTENTION_NEEDED}
@@ -94,6 +96,7 @@ _SETTLES: Final = {
     audit.Event.ARRIVAL_MARKED,
     audit.Event.COMMAND_REJECTED,
     audit.Event.COMMAND_NOT_SENT,
+    audit.Event.COMMAND_REQUEUED,
     audit.Event.COMMAND_RESOLVED,
     audit.Event.COMMAND_RETRIED,
 }

@@ -215,7 +215,7 @@ class _Scribe:
         if isinstance(outcome, zocdoc.Rejected) and attempts.is_stale(command, outcome):
             attempt = attempts.after_reading(command, outcome, self.reading(), asked.milliseconds)
         locked = self.paper.locked(self.now)
-        settlement.settle_locked(self.connection, locked, command, attempt, source=asked.source, read_after=_SETTLE)
+        settlement.settle_locked(self.connection, locked, command, attempt, source=asked.source, timing=_TIMING)
         if isinstance(outcome, zocdoc.Unknown):
             self.expect(self.now + _SETTLE, self.recover, command)
 
@@ -227,7 +227,9 @@ class _Scribe:
             case pending.Finding.REACHED:
                 outcome = zocdoc.Applied(self.remote.data.appointment_status, _OK, reading.request_id)
                 attempt = attempts.Attempt(outcome=outcome, reading=reading, note=recovery.RECOVERED)
-                settlement.settle_locked(self.connection, locked, command, attempt, source=recovery.SOURCE)
+                settlement.settle_locked(
+                    self.connection, locked, command, attempt, source=recovery.SOURCE, timing=_TIMING
+                )
             case pending.Finding.UNCHANGED:
                 self.wait(locked, command, reading)
             case pending.Finding.UNTELLABLE:
@@ -243,7 +245,7 @@ class _Scribe:
         if reads > len(_TIMING.spacing):
             outcome = zocdoc.NotSent(recovery.PROVED_NOT_APPLIED, _OK, reading.request_id)
             attempt = attempts.Attempt(outcome=outcome, reading=reading)
-            settlement.settle_locked(self.connection, locked, command, attempt, source=recovery.SOURCE)
+            settlement.settle_locked(self.connection, locked, command, attempt, source=recovery.SOURCE, timing=_TIMING)
             return
         pause = timedelta(seconds=_TIMING.spacing[reads - 1])
         doubt.postpone(

@@ -1,4 +1,4 @@
-"""The core: installation, appointments, commands, inbox, sync cursors, and the append-only audit trail.
+"""The core: installation, appointments, commands, batches, inbox, sync cursors, and the append-only audit trail.
 
 Revision ID: 0001
 Revises: nothing
@@ -71,6 +71,109 @@ _POSTGRES_TRIGGERS = (
     FOR EACH ROW EXECUTE FUNCTION lifecycle_audit_next()
     """,
     "ALTER TABLE lifecycle_audit_events ENABLE ALWAYS TRIGGER lifecycle_audit_gapless",
+)
+
+# Row by row: an SQLite database has one writer at a time.
+_SQLITE_COUNTS = (
+    """
+    CREATE TRIGGER lifecycle_batch_counts_insert AFTER INSERT ON lifecycle_commands WHEN NEW.batch_id IS NOT NULL
+    BEGIN
+      INSERT INTO lifecycle_batch_counts
+      VALUES (NEW.batch_id, substr(NEW.command_id, 1, 2), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+      ON CONFLICT DO NOTHING;
+      UPDATE lifecycle_batch_counts SET
+        queued = queued + (NEW.state = 'queued'), sending = sending + (NEW.state = 'sending'),
+        uncertain = uncertain + (NEW.state = 'uncertain'), applied = applied + (NEW.state = 'applied'),
+        rejected = rejected + (NEW.state = 'rejected'), not_sent = not_sent + (NEW.state = 'not_sent'),
+        refused = refused + (NEW.state = 'refused'), withdrawn = withdrawn + (NEW.state = 'withdrawn'),
+        expired = expired + (NEW.state = 'expired'),
+        needs_attention = needs_attention + (NEW.state = 'needs_attention')
+      WHERE batch_id = NEW.batch_id AND slot = substr(NEW.command_id, 1, 2);
+    END
+    """,
+    """
+    CREATE TRIGGER lifecycle_batch_counts_update AFTER UPDATE OF state ON lifecycle_commands
+    WHEN NEW.batch_id IS NOT NULL AND NEW.state <> OLD.state
+    BEGIN
+      UPDATE lifecycle_batch_counts SET
+        queued = queued + (NEW.state = 'queued') - (OLD.state = 'queued'),
+        sending = sending + (NEW.state = 'sending') - (OLD.state = 'sending'),
+        uncertain = uncertain + (NEW.state = 'uncertain') - (OLD.state = 'uncertain'),
+        applied = applied + (NEW.state = 'applied') - (OLD.state = 'applied'),
+        rejected = rejected + (NEW.state = 'rejected') - (OLD.state = 'rejected'),
+        not_sent = not_sent + (NEW.state = 'not_sent') - (OLD.state = 'not_sent'),
+        refused = refused + (NEW.state = 'refused') - (OLD.state = 'refused'),
+        withdrawn = withdrawn + (NEW.state = 'withdrawn') - (OLD.state = 'withdrawn'),
+        expired = expired + (NEW.state = 'expired') - (OLD.state = 'expired'),
+        needs_attention = needs_attention + (NEW.state = 'needs_attention') - (OLD.state = 'needs_attention')
+      WHERE batch_id = NEW.batch_id AND slot = substr(NEW.command_id, 1, 2);
+    END
+    """,
+)
+
+# A statement adds up what it changed, and takes the slots in order: so two statements cannot wait for each other in a
+# circle. Inserts show no old rows, and an update of commands outside batches ends at once.
+_POSTGRES_COUNTS = (
+    """
+    CREATE FUNCTION lifecycle_batch_count() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+      IF TG_OP = 'INSERT' THEN
+        INSERT INTO lifecycle_batch_counts AS counts (
+        batch_id, slot, queued, sending, uncertain, applied, rejected, not_sent, refused, withdrawn, expired,
+        needs_attention
+        )
+        SELECT batch_id, substr(command_id, 1, 2),
+        sum(CASE state WHEN 'queued' THEN n ELSE 0 END), sum(CASE state WHEN 'sending' THEN n ELSE 0 END),
+        sum(CASE state WHEN 'uncertain' THEN n ELSE 0 END), sum(CASE state WHEN 'applied' THEN n ELSE 0 END),
+        sum(CASE state WHEN 'rejected' THEN n ELSE 0 END), sum(CASE state WHEN 'not_sent' THEN n ELSE 0 END),
+        sum(CASE state WHEN 'refused' THEN n ELSE 0 END), sum(CASE state WHEN 'withdrawn' THEN n ELSE 0 END),
+        sum(CASE state WHEN 'expired' THEN n ELSE 0 END), sum(CASE state WHEN 'needs_attention' THEN n ELSE 0 END)
+        FROM (SELECT batch_id, command_id, state, 1 AS n FROM new_rows WHERE batch_id IS NOT NULL) changed
+        GROUP BY 1, 2 ORDER BY 1, 2
+        ON CONFLICT (batch_id, slot) DO UPDATE SET
+        queued = counts.queued + EXCLUDED.queued, sending = counts.sending + EXCLUDED.sending,
+        uncertain = counts.uncertain + EXCLUDED.uncertain, applied = counts.applied + EXCLUDED.applied,
+        rejected = counts.rejected + EXCLUDED.rejected, not_sent = counts.not_sent + EXCLUDED.not_sent,
+        refused = counts.refused + EXCLUDED.refused, withdrawn = counts.withdrawn + EXCLUDED.withdrawn,
+        expired = counts.expired + EXCLUDED.expired,
+        needs_attention = counts.needs_attention + EXCLUDED.needs_attention;
+      ELSIF EXISTS (SELECT FROM new_rows WHERE batch_id IS NOT NULL) THEN
+        INSERT INTO lifecycle_batch_counts AS counts (
+        batch_id, slot, queued, sending, uncertain, applied, rejected, not_sent, refused, withdrawn, expired,
+        needs_attention
+        )
+        SELECT batch_id, substr(command_id, 1, 2),
+        sum(CASE state WHEN 'queued' THEN n ELSE 0 END), sum(CASE state WHEN 'sending' THEN n ELSE 0 END),
+        sum(CASE state WHEN 'uncertain' THEN n ELSE 0 END), sum(CASE state WHEN 'applied' THEN n ELSE 0 END),
+        sum(CASE state WHEN 'rejected' THEN n ELSE 0 END), sum(CASE state WHEN 'not_sent' THEN n ELSE 0 END),
+        sum(CASE state WHEN 'refused' THEN n ELSE 0 END), sum(CASE state WHEN 'withdrawn' THEN n ELSE 0 END),
+        sum(CASE state WHEN 'expired' THEN n ELSE 0 END), sum(CASE state WHEN 'needs_attention' THEN n ELSE 0 END)
+        FROM (
+          SELECT batch_id, command_id, state, 1 AS n FROM new_rows WHERE batch_id IS NOT NULL
+          UNION ALL
+          SELECT batch_id, command_id, state, -1 FROM old_rows WHERE batch_id IS NOT NULL
+        ) changed
+        GROUP BY 1, 2 ORDER BY 1, 2
+        ON CONFLICT (batch_id, slot) DO UPDATE SET
+        queued = counts.queued + EXCLUDED.queued, sending = counts.sending + EXCLUDED.sending,
+        uncertain = counts.uncertain + EXCLUDED.uncertain, applied = counts.applied + EXCLUDED.applied,
+        rejected = counts.rejected + EXCLUDED.rejected, not_sent = counts.not_sent + EXCLUDED.not_sent,
+        refused = counts.refused + EXCLUDED.refused, withdrawn = counts.withdrawn + EXCLUDED.withdrawn,
+        expired = counts.expired + EXCLUDED.expired,
+        needs_attention = counts.needs_attention + EXCLUDED.needs_attention;
+      END IF;
+      RETURN NULL;
+    END $$
+    """,
+    """
+    CREATE TRIGGER lifecycle_batch_counts_insert AFTER INSERT ON lifecycle_commands
+    REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION lifecycle_batch_count()
+    """,
+    """
+    CREATE TRIGGER lifecycle_batch_counts_update AFTER UPDATE ON lifecycle_commands
+    REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION lifecycle_batch_count()
+    """,
 )
 
 
@@ -169,6 +272,39 @@ def upgrade() -> None:
         unique=False,
     )
     op.create_index(op.f("ix_lifecycle_appointments_status"), "lifecycle_appointments", ["status"], unique=False)
+    op.create_table(
+        "lifecycle_batches",
+        sa.Column("batch_id", sa.String(length=36), nullable=False, comment="UUID of the batch"),
+        sa.Column("name", sa.String(length=200), nullable=True, comment="What its submitter calls it; NULL: nothing"),
+        sa.Column(
+            "command",
+            sa.String(length=32),
+            nullable=True,
+            comment="The command of all its rows; NULL: each row has its own",
+        ),
+        sa.Column("actor", sa.String(length=200), nullable=False, comment="Who asked: user:17, job:nightly"),
+        sa.Column("source", sa.String(length=16), nullable=False, comment="How it came in: api, cli, ..."),
+        sa.Column("total", sa.Integer(), nullable=False, comment="Rows of the input that were taken so far"),
+        sa.Column(
+            "invalid",
+            sa.Integer(),
+            nullable=False,
+            comment="Those of them that are in lifecycle_batch_errors, not commands",
+        ),
+        sa.Column("created_at", _INSTANT, nullable=False, comment="When its submission began"),
+        sa.Column(
+            "submitted_at",
+            _INSTANT,
+            nullable=True,
+            comment="When all its rows were taken; NULL: not yet, or it was cut off",
+        ),
+        sa.Column(
+            "cancelled_at", _INSTANT, nullable=True, comment="When what was still queued was withdrawn; NULL: never"
+        ),
+        sa.PrimaryKeyConstraint("batch_id", name=op.f("pk_lifecycle_batches")),
+        comment="One row for each batch of submitted commands",
+    )
+    op.create_index(op.f("ix_lifecycle_batches_created_at"), "lifecycle_batches", ["created_at"], unique=False)
     op.create_table(
         "lifecycle_installation",
         sa.Column("installation_id", sa.Integer(), autoincrement=False, nullable=False, comment="Always 1"),
@@ -290,6 +426,53 @@ def upgrade() -> None:
         unique=False,
     )
     op.create_table(
+        "lifecycle_batch_counts",
+        sa.Column("batch_id", sa.String(length=36), nullable=False, comment="The batch"),
+        sa.Column(
+            "slot",
+            sa.String(length=2),
+            nullable=False,
+            comment="First letters of the command ids: rows of their own, so that workers do not wait for each other",
+        ),
+        sa.Column("queued", sa.Integer(), nullable=False, comment="Commands that are queued"),
+        sa.Column("sending", sa.Integer(), nullable=False, comment="Commands that are sending"),
+        sa.Column("uncertain", sa.Integer(), nullable=False, comment="Commands that are uncertain"),
+        sa.Column("applied", sa.Integer(), nullable=False, comment="Commands that are applied"),
+        sa.Column("rejected", sa.Integer(), nullable=False, comment="Commands that are rejected"),
+        sa.Column("not_sent", sa.Integer(), nullable=False, comment="Commands that are not_sent"),
+        sa.Column("refused", sa.Integer(), nullable=False, comment="Commands that are refused"),
+        sa.Column("withdrawn", sa.Integer(), nullable=False, comment="Commands that are withdrawn"),
+        sa.Column("expired", sa.Integer(), nullable=False, comment="Commands that are expired"),
+        sa.Column("needs_attention", sa.Integer(), nullable=False, comment="Commands that are needs_attention"),
+        sa.ForeignKeyConstraint(
+            ["batch_id"], ["lifecycle_batches.batch_id"], name=op.f("fk_lifecycle_batch_counts_batch_id")
+        ),
+        sa.PrimaryKeyConstraint("batch_id", "slot", name=op.f("pk_lifecycle_batch_counts")),
+        comment="How many commands of a batch are in each state; kept by triggers on lifecycle_commands",
+    )
+    op.create_table(
+        "lifecycle_batch_errors",
+        sa.Column("batch_id", sa.String(length=36), nullable=False, comment="The batch"),
+        sa.Column(
+            "batch_row", sa.Integer(), autoincrement=False, nullable=False, comment="Its row of the input, from 1"
+        ),
+        sa.Column(
+            "appointment_id",
+            sa.String(length=64),
+            nullable=True,
+            comment="The appointment it names; NULL: none that is well-formed",
+        ),
+        sa.Column(
+            "command", sa.String(length=32), nullable=True, comment="The command it asks for; NULL: none that there is"
+        ),
+        sa.Column("reason_code", sa.String(length=64), nullable=False, comment="Why it could not become a command"),
+        sa.ForeignKeyConstraint(
+            ["batch_id"], ["lifecycle_batches.batch_id"], name=op.f("fk_lifecycle_batch_errors_batch_id")
+        ),
+        sa.PrimaryKeyConstraint("batch_id", "batch_row", name=op.f("pk_lifecycle_batch_errors")),
+        comment="Rows of a batch's input that could not become commands; codes only, never what stood there",
+    )
+    op.create_table(
         "lifecycle_commands",
         sa.Column(
             "command_id", sa.String(length=36), nullable=False, comment="UUID made by the client before the intent"
@@ -319,7 +502,7 @@ def upgrade() -> None:
             "request_key",
             sa.String(length=200),
             nullable=True,
-            comment="The caller's own idempotency key; NULL: none given. Unique among commands that were not not_sent",
+            comment="The caller's own idempotency key; NULL: none. Unique among commands but those without effect",
         ),
         sa.Column(
             "state",
@@ -338,6 +521,18 @@ def upgrade() -> None:
         ),
         sa.Column(
             "run_at", _INSTANT, nullable=True, comment="When recovery is next to look at it; NULL: not scheduled"
+        ),
+        sa.Column(
+            "queued_at",
+            _INSTANT,
+            nullable=True,
+            comment="When it was submitted; NULL: called synchronously, or sent once more by an operator",
+        ),
+        sa.Column(
+            "priority", sa.SmallInteger(), nullable=False, comment="Which queued ones go first: 0 alone, 10 in a batch"
+        ),
+        sa.Column(
+            "due_at", _INSTANT, nullable=True, comment="When a queued command may next be sent; NULL: not queued"
         ),
         sa.Column(
             "expires_at",
@@ -394,9 +589,15 @@ def upgrade() -> None:
             "batch_id",
             sa.String(length=36),
             nullable=True,
-            comment="The batch it was submitted with; NULL: called alone",
+            comment="The batch it was submitted with; NULL: called or submitted alone",
         ),
-        sa.Column("created_at", _INSTANT, nullable=False, comment="When the intent was recorded"),
+        sa.Column(
+            "batch_row",
+            sa.Integer(),
+            nullable=True,
+            comment="Its row of the batch's input, from 1; NULL: not in a batch",
+        ),
+        sa.Column("created_at", _INSTANT, nullable=False, comment="When the intent, or the wish, was recorded"),
         sa.Column("updated_at", _INSTANT, nullable=False, comment="When the row last changed"),
         sa.Column(
             "ended_at",
@@ -404,6 +605,7 @@ def upgrade() -> None:
             nullable=True,
             comment="When it reached a state that is not active; NULL: still active",
         ),
+        sa.CheckConstraint("(due_at IS NOT NULL) = (state = 'queued')", name=op.f("ck_lifecycle_commands_due")),
         sa.CheckConstraint(
             "(ended_at IS NULL) = (state IN ('queued', 'sending', 'uncertain'))",
             name=op.f("ck_lifecycle_commands_ended"),
@@ -417,14 +619,18 @@ def upgrade() -> None:
             "'refused', 'withdrawn', 'expired', 'needs_attention')",
             name=op.f("ck_lifecycle_commands_state"),
         ),
+        sa.CheckConstraint("(batch_row IS NULL) = (batch_id IS NULL)", name=op.f("ck_lifecycle_commands_batch")),
         sa.CheckConstraint("attempt >= 0", name=op.f("ck_lifecycle_commands_attempt_not_negative")),
         sa.ForeignKeyConstraint(
             ["appointment_id"],
             ["lifecycle_appointments.appointment_id"],
             name=op.f("fk_lifecycle_commands_appointment_id"),
         ),
+        sa.ForeignKeyConstraint(
+            ["batch_id"], ["lifecycle_batches.batch_id"], name=op.f("fk_lifecycle_commands_batch_id")
+        ),
         sa.PrimaryKeyConstraint("command_id", name=op.f("pk_lifecycle_commands")),
-        comment="One row for each accepted command, written before anything is sent",
+        comment="One row for each submitted or accepted command, written before anything is sent",
     )
     op.create_index(
         op.f("ix_lifecycle_commands_appointment_id_created_at"),
@@ -449,6 +655,14 @@ def upgrade() -> None:
         postgresql_where=sa.text("run_at IS NOT NULL"),
     )
     op.create_index(
+        "ix_lifecycle_commands_queued",
+        "lifecycle_commands",
+        ["priority", "due_at"],
+        unique=False,
+        sqlite_where=sa.text("due_at IS NOT NULL"),
+        postgresql_where=sa.text("due_at IS NOT NULL"),
+    )
+    op.create_index(
         "uq_lifecycle_commands_active",
         "lifecycle_commands",
         ["appointment_id"],
@@ -457,12 +671,24 @@ def upgrade() -> None:
         postgresql_where=sa.text("state IN ('queued', 'sending', 'uncertain')"),
     )
     op.create_index(
+        "uq_lifecycle_commands_batch",
+        "lifecycle_commands",
+        ["batch_id", "batch_row"],
+        unique=True,
+        sqlite_where=sa.text("batch_id IS NOT NULL"),
+        postgresql_where=sa.text("batch_id IS NOT NULL"),
+    )
+    op.create_index(
         "uq_lifecycle_commands_request_key",
         "lifecycle_commands",
         ["request_key"],
         unique=True,
-        sqlite_where=sa.text("request_key IS NOT NULL AND state <> 'not_sent'"),
-        postgresql_where=sa.text("request_key IS NOT NULL AND state <> 'not_sent'"),
+        sqlite_where=sa.text(
+            "request_key IS NOT NULL AND state NOT IN ('not_sent', 'refused', 'withdrawn', 'expired')"
+        ),
+        postgresql_where=sa.text(
+            "request_key IS NOT NULL AND state NOT IN ('not_sent', 'refused', 'withdrawn', 'expired')"
+        ),
     )
     op.create_table(
         "lifecycle_audit_events",
@@ -649,7 +875,9 @@ def upgrade() -> None:
         ["to_status", "recorded_at"],
         unique=False,
     )
-    for statement in _POSTGRES_TRIGGERS if op.get_context().dialect.name == "postgresql" else _SQLITE_TRIGGERS:
+    is_postgres = op.get_context().dialect.name == "postgresql"
+    triggers = _POSTGRES_TRIGGERS + _POSTGRES_COUNTS if is_postgres else _SQLITE_TRIGGERS + _SQLITE_COUNTS
+    for statement in triggers:
         op.execute(statement)
 
 
@@ -657,6 +885,9 @@ def downgrade() -> None:
     """Remove everything, the trail included."""
     op.drop_table("lifecycle_audit_events")
     op.drop_table("lifecycle_commands")
+    op.drop_table("lifecycle_batch_counts")
+    op.drop_table("lifecycle_batch_errors")
+    op.drop_table("lifecycle_batches")
     op.drop_table("lifecycle_webhook_deliveries")
     op.drop_table("lifecycle_sync_cursors")
     op.drop_table("lifecycle_installation")
@@ -664,3 +895,4 @@ def downgrade() -> None:
     if op.get_context().dialect.name == "postgresql":
         op.execute("DROP FUNCTION lifecycle_audit_refuse()")
         op.execute("DROP FUNCTION lifecycle_audit_next()")
+        op.execute("DROP FUNCTION lifecycle_batch_count()")

@@ -117,8 +117,8 @@ GROUP BY e.command, e.from_status, e.event, e.reason_code, e.http_status
 SELECT c.command_id, c.appointment_id, c.command, c.actor, c.source, e.provider_location_id, e.reason_type, c.state,
   c.outcome, c.reason_code, c.http_status, c.attempt AS attempts,
   (SELECT sum(x.duration_ms) FROM lifecycle_audit_events x WHERE x.command_id = c.command_id) AS call_ms,
-  c.created_at AS accepted_at, c.ended_at, (strftime('%s', substr(c.ended_at, 1, 19)) - strftime('%s',
-    substr(c.created_at, 1, 19)) + (substr(c.ended_at, 21, 6) - substr(c.created_at, 21, 6)) / 1000000.0) AS
+  e.recorded_at AS accepted_at, c.ended_at, (strftime('%s', substr(c.ended_at, 1, 19)) - strftime('%s',
+    substr(e.recorded_at, 1, 19)) + (substr(c.ended_at, 21, 6) - substr(e.recorded_at, 21, 6)) / 1000000.0) AS
     seconds,
   EXISTS (
     SELECT 1 FROM lifecycle_audit_events x
@@ -251,7 +251,7 @@ GROUP BY e.command, e.from_status, e.event, e.reason_code, e.http_status
 SELECT c.command_id, c.appointment_id, c.command, c.actor, c.source, e.provider_location_id, e.reason_type, c.state,
   c.outcome, c.reason_code, c.http_status, c.attempt AS attempts,
   (SELECT sum(x.duration_ms) FROM lifecycle_audit_events x WHERE x.command_id = c.command_id) AS call_ms,
-  c.created_at AS accepted_at, c.ended_at, CAST(EXTRACT(EPOCH FROM c.ended_at - c.created_at) AS double precision)
+  e.recorded_at AS accepted_at, c.ended_at, CAST(EXTRACT(EPOCH FROM c.ended_at - e.recorded_at) AS double precision)
     AS seconds,
   EXISTS (
     SELECT 1 FROM lifecycle_audit_events x

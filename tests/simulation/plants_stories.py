@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import replace
-from datetime import timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +33,8 @@ from tests.simulation.planting import Patch, Plant
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from lifecycle.resources import Timing
 
 
 def _outcome(change: Callable[[Any, pending.Pending], Any]) -> Callable[[], list[Patch]]:
@@ -203,9 +204,8 @@ def _recovery_sends() -> list[Patch]:
 def _read_at_once() -> list[Patch]:
     original = recording.settle
 
-    def settle(*arguments: Any, read_after: timedelta, **facts: Any) -> Any:
-        del read_after
-        return original(*arguments, read_after=timedelta(0), **facts)
+    def settle(*arguments: Any, timing: Timing, **facts: Any) -> Any:
+        return original(*arguments, timing=replace(timing, settle=0.0), **facts)
 
     return [(recording, "settle", settle)]
 

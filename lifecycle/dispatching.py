@@ -1,0 +1,223 @@
+"""Dispatch: carrying out what is queued, with so many threads of this process. Many processes may work on one queue.
+
+The queue is the table of commands; whatever wakes a dispatcher up says only that there may be something to do.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from lifecycle import claiming, errors, observations, sending, zocdoc
+from lifecycle.resources import USER_PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from lifecycle.claiming import Order, ToRead
+    from lifecycle.resources import Resources
+
+_T = TypeVar("_T")
+
+_log = logging.getLogger(__name__)
+
+MOST: Final = 256
+"""Threads of one process; beyond that more processes do more."""
+
+_AHEAD: Final = 2
+"""Commands taken for each thread: one on the way and one waiting, so that a thread never waits for the database."""
+
+_LOOK_AGAIN: Final = 0.25
+"""Seconds after which the queue is looked at although nothing has ended: somebody may have submitted something."""
+
+_KNOWN_FOR: Final = 2.0
+"""Seconds for which the clients of users are not looked up again."""
+
+_HOLD: Final = (5.0, 10.0, 20.0, 40.0, 60.0)
+"""Seconds for which nothing is taken while Zocdoc refuses the credential, each time longer."""
+
+_FORBIDDEN_IN_A_ROW: Final = 3
+"""403 answers without any other in between: one may be about an appointment, so many are about the credential."""
+
+_TOO_SLOW: Final = {zocdoc.Reason.CLAIM_EXPIRED, zocdoc.Reason.RATE_LIMITED}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drained:
+    """What a run came to: commands taken, and when the next one is due (None: nothing is queued)."""
+
+    taken: int
+    next_at: datetime | None
+
+
+class Dispatcher:
+    """Carries out queued commands with `concurrency` threads. Thread-safe; opens nothing until it is used.
+
+    Raises `InvalidArgument`.
+    """
+
+    def __init__(self, resources: Resources, *, concurrency: int) -> None:
+        if not isinstance(concurrency, int) or not 1 <= concurrency <= MOST:
+            raise errors.InvalidArgument(argument="concurrency", problem=f"a whole number from 1 to {MOST} is needed")
+        self.concurrency: Final = concurrency
+        self._resources = resources
+        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="lifecycle-dispatch")
+        self._running = threading.Lock()
+        self._changed = threading.Condition()
+        self._outstanding = 0
+        self._window = concurrency
+        self._held_until = 0.0
+        self._holds = 0
+        self._forbidden = 0
+        self._known: dict[str, zocdoc.ZocdocClient | None] = {}
+        self._known_until = 0.0
+
+    @property
+    def in_flight(self) -> int:
+        """How many commands this process has taken that have not ended."""
+        return self._outstanding
+
+    def drain(self, stop: threading.Event, *, on_backlog: Callable[[], None] | None = None) -> Drained:
+        """Carry out what is due until there is nothing more, or `stop` is set; finish what was taken.
+
+        `on_backlog` is called when more is due than this process takes at once: others could help. If another thread
+        is at it already, this one returns at once. Raises `DatabaseUnavailable`; what was taken is finished even then.
+        """
+        taken = 0
+        if self._running.acquire(blocking=False):
+            try:
+                taken = self._drain(stop, on_backlog)
+            finally:
+                self._wait_until(lambda: self._outstanding == 0)
+                self._running.release()
+        return Drained(taken=taken, next_at=claiming.next_due(self._resources))
+
+    def wake(self) -> None:
+        """Look at the queue now, if a run is waiting for something to end."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """End the threads, once they are done. A run must have been stopped before."""
+        self._pool.shutdown(wait=True)
+
+    def _drain(self, stop: threading.Event, on_backlog: Callable[[], None] | None) -> int:
+        taken = 0
+        while not stop.is_set():
+            room = self._window - self._outstanding
+            # A handful at a time: one transaction for many intents costs little more than for one.
+            if room < min(self._window, max(1, self._window // 4)) or time.monotonic() < self._held_until:
+                self._wait_for_change(stop)
+                continue
+            found = self._take(room)
+            taken += found
+            if found >= room and on_backlog is not None:
+                on_backlog()
+            if found == 0 and self._outstanding == 0:
+                break
+            if found == 0:
+                self._wait_for_change(stop)
+        return taken
+
+    def _take(self, most: int) -> int:
+        found = claiming.take(self._resources, most=most, clients=self._clients())
+        with self._changed:
+            self._outstanding += len(found.orders) + len(found.to_read)
+        for order in found.orders:
+            self._pool.submit(self._guarded, self._send, order)
+        for each in found.to_read:
+            self._pool.submit(self._guarded, self._read_and_send, each)
+        return found.scanned
+
+    def _clients(self) -> dict[str, zocdoc.ZocdocClient | None]:
+        """Give the clients by the identities whose commands this process may take."""
+        if time.monotonic() < self._known_until:
+            return self._known
+        clients = self._resources.clients
+        known: dict[str, zocdoc.ZocdocClient | None] = {}
+        if clients.default is not None:
+            known[clients.default.identity] = clients.default
+        if clients.resolve is not None:
+            for identity in claiming.waiting_identities(self._resources, but=list(known)):
+                known |= self._resolved(identity)
+        self._known, self._known_until = known, time.monotonic() + _KNOWN_FOR
+        return known
+
+    def _resolved(self, identity: str) -> dict[str, zocdoc.ZocdocClient | None]:
+        """Find a user's client. None if there is none, which refuses; nothing if that cannot be told now."""
+        if not identity.startswith(USER_PREFIX):
+            return {}
+        try:
+            return {identity: self._resources.clients.of(identity)}
+        except Exception as error:  # noqa: BLE001 # the caller's own function; its commands wait
+            _log.warning("user_client_failed", extra={"error": type(error).__name__})
+            return {}
+
+    def _guarded(self, work: Callable[[_T], None], what: _T) -> None:
+        """Do the work of one command in a thread; whatever it raises, the others go on."""
+        try:
+            work(what)
+        except Exception as error:  # noqa: BLE001 # the command's lease runs out, and recovery settles it
+            _log.warning("dispatch_failed", extra={"error": type(error).__name__})
+        finally:
+            with self._changed:
+                self._outstanding -= 1
+                self._changed.notify_all()
+
+    def _send(self, order: Order) -> None:
+        command = order.claim.command
+        attempt, settled = sending.perform(self._resources, order.claim, source=order.source)
+        self._learn(attempt.outcome)
+        if settled is None:
+            sending.follow_late(self._resources, order.claim.client, command, source=order.source)
+
+    def _read_and_send(self, given: ToRead) -> None:
+        """Read the appointment of an earlier command that needs attention, then take this one."""
+        try:
+            observations.follow(
+                self._resources, given.client, given.appointment_id, actor=given.actor, source=given.source
+            )
+        except (errors.ReadFailed, errors.AppointmentNotFound) as error:
+            _log.warning("read_before_dispatch_failed", extra={"error": type(error).__name__})
+            return
+        clients: dict[str, zocdoc.ZocdocClient | None] = {given.client.identity: given.client}
+        found = claiming.take(self._resources, most=1, clients=clients, command_id=given.command_id)
+        for order in found.orders:
+            self._send(order)
+
+    def _learn(self, outcome: zocdoc.Outcome) -> None:
+        """Take less at once where commands wait too long to be sent, and nothing while the credential is refused."""
+        status = outcome.http_status
+        with self._changed:
+            if isinstance(outcome, zocdoc.NotSent) and outcome.reason_code in _TOO_SLOW:
+                self._window = max(1, self._window // 2)
+            else:
+                self._window = min(self._window + 1, _AHEAD * self.concurrency)
+            self._forbidden = self._forbidden + 1 if status == _FORBIDDEN else 0
+            is_refused = status == sending.UNAUTHORISED or self._forbidden >= _FORBIDDEN_IN_A_ROW
+            if not is_refused:
+                self._holds = 0
+                return
+            if time.monotonic() < self._held_until:
+                return
+            seconds = _HOLD[min(self._holds, len(_HOLD) - 1)]
+            self._holds += 1
+            self._held_until = time.monotonic() + seconds
+        _log.warning("dispatch_held", extra={"http_status": status, "seconds": seconds})
+
+    def _wait_for_change(self, stop: threading.Event) -> None:
+        with self._changed:
+            if not stop.is_set():
+                self._changed.wait(_LOOK_AGAIN)
+
+    def _wait_until(self, condition: Callable[[], bool]) -> None:
+        with self._changed:
+            self._changed.wait_for(condition)
+
+
+_FORBIDDEN: Final = 403

@@ -1,0 +1,84 @@
+"""Commands that end in the queue, unsent: refused, withdrawn, expired.
+
+A queued command is changed only under its appointment's lock, like every other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+
+from lifecycle import audit, models, settlement
+from lifecycle.pending import Pending
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+State = models.CommandState
+
+
+def is_queued(row: Mapping[Any, Any], locked: audit.Locked) -> bool:
+    """Tell whether the command is still queued, now that its appointment is locked."""
+    return locked.active_command_id == row["command_id"] and locked.active_state == State.QUEUED
+
+
+def change(connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
+    """Change queued commands, all the same columns, in the order of their ids.
+
+    The order keeps two that do this from waiting for each other in a circle: at the counts of a batch.
+    """
+    if rows:
+        connection.execute(_WHILE_QUEUED, sorted(rows, key=_by_command))
+
+
+class Endings:
+    """Commands that end in the queue, with their events, written in a few statements."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self._entries: list[tuple[audit.Locked, audit.Entry]] = []
+
+    def add(
+        self,
+        row: Mapping[Any, Any],
+        locked: audit.Locked,
+        state: models.CommandState,
+        reason_code: str,
+        *,
+        actor: str | None = None,
+        entry: audit.Entry | None = None,
+    ) -> None:
+        """End a command; its event is `entry`, or that of its state, by `actor` or by whose command it is."""
+        command = Pending.of(row)
+        self.rows.append(
+            {
+                "of_command": row["command_id"],
+                "state": state,
+                "reason_code": reason_code,
+                "payload": settlement.without_text(command),
+                "due_at": None,
+                "ended_at": locked.now,
+                "updated_at": locked.now,
+            }
+        )
+        if entry is None:
+            entry = settlement.entry_for(command, _EVENTS[state], row["source"], reason_code=reason_code)
+            entry = replace(entry, actor=actor or row["actor"])
+        self._entries.append((locked, entry))
+
+    def write(self, connection: sa.Connection) -> None:
+        """Write them."""
+        change(connection, self.rows)
+        audit.record_all(connection, self._entries)
+
+
+def _by_command(row: Mapping[str, Any]) -> str:
+    return str(row["of_command"])
+
+
+_EVENTS: Final = {State.WITHDRAWN: audit.Event.COMMAND_WITHDRAWN, State.EXPIRED: audit.Event.COMMAND_EXPIRED}
+_WHILE_QUEUED: Final = sa.update(models.commands).where(
+    models.commands.c.command_id == sa.bindparam("of_command"), models.state_in(State.QUEUED)
+)

@@ -1,0 +1,23 @@
+"""Who wakes a dispatcher up: a thread of this process, or a distributed engine. None of them owns the queue."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from lifecycle import errors
+
+if TYPE_CHECKING:
+    from lifecycle.engines.port import Engine
+    from lifecycle.resources import Resources
+
+INLINE: Final = "inline"
+NAMES: Final = (INLINE,)
+
+
+def named(name: str, resources: Resources, *, concurrency: int) -> Engine:
+    """Make the engine of that name. Raises `ConfigurationError`, `InvalidArgument`."""
+    if name == INLINE:
+        from lifecycle.engines.inline import InlineEngine  # noqa: PLC0415 # only the one that is asked for
+
+        return InlineEngine(resources, concurrency=concurrency)
+    raise errors.ConfigurationError(problem=f"there is no engine of that name; use one of {', '.join(NAMES)}")

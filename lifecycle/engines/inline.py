@@ -1,0 +1,84 @@
+"""The engine that needs nothing: a thread of this process dispatches what is queued, from the first submit on."""
+
+from __future__ import annotations
+
+import os
+import threading
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from lifecycle import claiming
+from lifecycle.dispatching import Dispatcher
+from lifecycle.job import Job
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from lifecycle.resources import Resources
+
+POLL: Final = 1.0
+"""Seconds after which the queue is looked at without being woken: another process may have submitted something."""
+
+
+class InlineEngine:
+    """Dispatches in this process, with `concurrency` threads. Starts none before it is needed.
+
+    What is queued when it is closed, or the process ends, stays queued: `ensure`, or another process, goes on.
+    """
+
+    def __init__(self, resources: Resources, *, concurrency: int) -> None:
+        self._resources = resources
+        self._concurrency = concurrency
+        self._lock = threading.Lock()
+        self._run: _Run | None = None
+
+    def announce(self, connection: sa.Connection) -> None:
+        """Do nothing: who commits will tell."""
+
+    def committed(self, *_session: object) -> None:
+        """Look at the queue now."""
+        with self._lock:
+            # A forked child has no threads of its parent.
+            if self._run is None or self._run.process != os.getpid():
+                self._run = _Run(self._resources, self._concurrency)
+            self._run.wake()
+
+    def ensure(self) -> None:
+        """Go on with what another process has left in the queue."""
+        if claiming.count(self._resources):
+            self.committed()
+
+    def close(self) -> None:
+        """Take nothing more, and finish what was taken."""
+        with self._lock:
+            run, self._run = self._run, None
+        if run is not None and run.process == os.getpid():
+            run.stop()
+
+
+class _Run:
+    """A thread that dispatches, from its making until `stop`."""
+
+    def __init__(self, resources: Resources, concurrency: int) -> None:
+        self.process: Final = os.getpid()
+        self._stop = threading.Event()
+        self._dispatcher = Dispatcher(resources, concurrency=concurrency)
+        self._job = Job("dispatch", self._work)
+        self._job.start()
+
+    def wake(self) -> None:
+        self._dispatcher.wake()
+        self._job.wake()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._dispatcher.wake()
+        self._job.stop()
+        self._job.join(None)
+        self._dispatcher.close()
+
+    def _work(self) -> float:
+        drained = self._dispatcher.drain(self._stop)
+        if drained.next_at is None:
+            return POLL
+        return min(POLL, max(0.01, (drained.next_at - datetime.now(UTC)).total_seconds()))

@@ -1,0 +1,78 @@
+"""Submitting with an engine: whoever dispatches is told in the same transaction, and again once it is committed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from lifecycle import batches, errors, submissions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from datetime import datetime
+
+    from sqlalchemy import orm
+
+    from lifecycle.engines.port import Engine
+    from lifecycle.resources import Resources
+    from lifecycle.wishes import Wish
+
+
+def submit(
+    resources: Resources,
+    engine: Engine,
+    wish: Wish,
+    *,
+    expires_at: datetime | None,
+    session: sa.Connection | orm.Session | None,
+) -> str:
+    """Queue a wish, in the caller's transaction if there is a session, and give its command's id.
+
+    Raises what `submissions.submit` raises, and `InvalidArgument` for a session on another kind of database.
+    """
+    if session is None:
+        command_id = submissions.submit(resources, wish, expires_at=expires_at, announce=engine.announce)
+        engine.committed()
+        return command_id
+    connection = session if isinstance(session, sa.Connection) else session.connection()
+    if connection.dialect.name != resources.database.engine.dialect.name:
+        problem = f"it is on {connection.dialect.name}; one on the database of this Lifecycle is needed"
+        raise errors.InvalidArgument(argument="session", problem=problem)
+    command_id = submissions.submit(
+        resources, wish, expires_at=expires_at, announce=engine.announce, connection=connection
+    )
+    _tell_after_commit(session, engine)
+    return command_id
+
+
+def submit_many(
+    resources: Resources,
+    engine: Engine,
+    order: batches.Order,
+    wanted: Iterable[Mapping[str, Any]],
+    *,
+    on_progress: Callable[[int], object] | None,
+) -> str:
+    """Queue a batch and give its id; it is being dispatched while it is being submitted."""
+
+    def told(rows: int) -> None:
+        engine.committed()
+        if on_progress is not None:
+            on_progress(rows)
+
+    return batches.submit(resources, order, _numbered(wanted), announce=engine.announce, on_progress=told)
+
+
+def _numbered(wanted: Iterable[Mapping[str, Any]]) -> Iterator[batches.Given]:
+    for row, values in enumerate(wanted, start=1):
+        is_row = isinstance(values, Mapping)
+        yield batches.Given(row=row, values=values if is_row else None, problem=None if is_row else "invalid_row")
+
+
+def _tell_after_commit(session: sa.Connection | orm.Session, engine: Engine) -> None:
+    """Tell the engine after each commit of the session from now on; once too often does no harm."""
+    event = "commit" if isinstance(session, sa.Connection) else "after_commit"
+    if not sa.event.contains(session, event, engine.committed):
+        sa.event.listen(session, event, engine.committed)
