@@ -25,6 +25,7 @@ FACTS: dict[str, Any] = {
     "active_command_id": "c-1",
     "active_state": "uncertain",
     "booked_with": "user:7",
+    "batch_id": "b-1",
     "command_id": "c-2",
     "delivery_id": "d0",
     "reason_code": "server_error",

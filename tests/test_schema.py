@@ -157,11 +157,11 @@ def test_a_changed_table_is_named(database_url: str) -> None:
     """A column that is not ours, or one that is gone, is a difference."""
     made = database.Database(database_url)
     support.query(database_url, "ALTER TABLE lifecycle_commands ADD COLUMN extra INTEGER")
-    support.query(database_url, "ALTER TABLE lifecycle_commands DROP COLUMN reason_code")
+    support.query(database_url, "ALTER TABLE lifecycle_commands DROP COLUMN payload_digest")
     support.query(database_url, "DROP INDEX uq_lifecycle_commands_active")
     found = schema.check(made)
     made.close()
-    for name in ("extra", "batch_id", "uq_lifecycle_commands_active"):
+    for name in ("extra", "payload_digest", "uq_lifecycle_commands_active"):
         assert any(name in each for each in found), found
 
 

@@ -220,7 +220,8 @@ def test_the_expected_guards_are_those_of_the_migrations(database_url: str) -> N
     """The definitions are written down twice, because migrations never change; here they are held equal."""
     made = database.Database(database_url)
     with made.read() as connection:
-        present = {name for name, _ in connection.exec_driver_sql(MIGRATED[connection.dialect.name])}
+        found = {name for name, _ in connection.exec_driver_sql(MIGRATED[connection.dialect.name])}
+        present = {name for name in found if not name.startswith("lifecycle_batch_counts_")}
         assert triggers.changes(connection) == []
     made.close()
     assert present == (triggers._POSTGRES.keys() if made.is_postgres else triggers._SQLITE.keys())

@@ -47,6 +47,8 @@ _EXIT_CODES: Final[dict[type[Exception], int]] = {
     errors.AppointmentNotFound: NOT_FOUND,
     errors.NothingToResolve: NOT_FOUND,
     errors.NothingToRetry: NOT_FOUND,
+    errors.CommandNotFound: NOT_FOUND,
+    errors.BatchNotFound: NOT_FOUND,
     errors.NotSent: REMOTE,
     errors.OutcomeUnknown: REMOTE,
     errors.ReadFailed: REMOTE,

@@ -84,10 +84,13 @@ def _is_in_doubt(events: Iterable[records.AuditEvent]) -> bool:
 
 def _is_settled_late(event: records.AuditEvent) -> bool:
     """Tell whether an answer came after all to a command that was in doubt."""
-    is_answer = event.event == audit.Event.LATE_ANSWER_RECEIVED and event.outcome != "unknown"
+    if event.event != audit.Event.LATE_ANSWER_RECEIVED:
+        return False
     settled_as = event.details["settled_as"]
-    is_stopped = event.outcome == "applied" and settled_as == models.CommandState.UNCERTAIN
-    return is_answer and (settled_as == models.CommandState.NEEDS_ATTENTION or is_stopped)
+    if settled_as == models.CommandState.NEEDS_ATTENTION:
+        return event.outcome != "unknown"
+    # A yes to an earlier attempt settles the command, whatever becomes of a later one.
+    return settled_as == models.CommandState.UNCERTAIN and event.outcome == "applied"
 
 
 _LOSES: Final = {audit.Event.OUTCOME_LOST, audit.Event.ATTENTION_NEEDED}
