@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from lifecycle.sandbox import Server
 
-FAST = Timing(settle=0.05, spacing=(0.05, 0.05), read_backoff=0.02, failed_reads=3)
+FAST = Timing(settle=0.05, spacing=(0.05, 0.05), read_backoff=0.02, failed_reads=3, resend_backoff=0.05)
 """The product's intervals, shortened: what they are does not change what must happen after them."""
 
 
