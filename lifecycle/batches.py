@@ -278,9 +278,11 @@ def _queue(
     left = [each for each in wanted if each.command_id not in inserted]
     if not left:
         return problems
-    locks = audit.lock_all(resources.database, connection, sorted({each.wish.appointment_id for each in left}))
+    ids = sorted({each.wish.appointment_id for each in left})
+    audit.lock_all(resources.database, connection, ids)
     # What was in the way may have ended since; what ends now is held up by the locks.
     inserted = submissions.insert(resources, connection, left)
+    locks = audit.read_all(resources.database, connection, ids)
     for each in left:
         if each.command_id in inserted:
             continue
@@ -294,7 +296,10 @@ def _queue(
 def _refuse(
     resources: Resources, connection: sa.Connection, given: Queued, locks: dict[str, audit.Locked]
 ) -> str | None:
-    """Record why a row is not queued: as a refused command, or, if there can be none, by giving a code."""
+    """Record why a row is not queued: as a refused command, or, if there can be none, by giving a code.
+
+    The locks follow: the next row may be about the same appointment.
+    """
     appointment_id = given.wish.appointment_id
     if appointment_id not in locks:
         return NOT_TRACKED
@@ -303,9 +308,8 @@ def _refuse(
             return KEY_TAKEN
     except errors.RequestKeyReused:
         return KEY_TAKEN
-    # Read again: the row before this one may have been about the same appointment.
-    locked = audit.read_all(resources.database, connection, [appointment_id])[appointment_id]
-    submissions.refuse(connection, given, locked, submissions.in_the_way(locked))
+    locked = locks[appointment_id]
+    locks[appointment_id] = submissions.refuse(connection, given, locked, submissions.in_the_way(locked))
     return None
 
 

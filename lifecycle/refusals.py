@@ -20,9 +20,9 @@ def record(
     *,
     actor: str | None = None,
     command_id: str | None = None,
-) -> None:
+) -> audit.Locked:
     """Append the refusal to the trail; `actor` is who asked, if not the one whose wish it was."""
-    audit.record(connection, locked, entry(wish, reasons, actor=actor, command_id=command_id))
+    return audit.record(connection, locked, entry(wish, reasons, actor=actor, command_id=command_id))
 
 
 def entry(

@@ -107,7 +107,7 @@ def of_same_key(resources: Resources, connection: sa.Connection, wish: Wish) -> 
     return str(row["command_id"])
 
 
-def refuse(connection: sa.Connection, given: Queued, locked: audit.Locked, reasons: tuple[str, ...]) -> None:
+def refuse(connection: sa.Connection, given: Queued, locked: audit.Locked, reasons: tuple[str, ...]) -> audit.Locked:
     """Record a wish of a batch that cannot be queued, as a command that has ended, with its event. Needs the lock."""
     wish = given.wish
     values = {
@@ -133,7 +133,7 @@ def refuse(connection: sa.Connection, given: Queued, locked: audit.Locked, reaso
         "ended_at": locked.now,
     }
     connection.execute(_INSERT_ENDED, values)
-    refusals.record(connection, locked, wish, reasons, command_id=given.command_id)
+    return refusals.record(connection, locked, wish, reasons, command_id=given.command_id)
 
 
 def in_the_way(locked: audit.Locked) -> tuple[str, ...]:

@@ -369,8 +369,8 @@ def test_several_processes_take_each_command_once(
     opened = [Lifecycle(database_url, zocdoc=client, timing=FAST) for _ in range(4)]
     support.together(4, lambda index: opened[index].recover())
     support.until(lambda: set(support.states(database_url)) == {"applied"}, seconds=30)
-    for each in opened:
-        each.close()
+    for dispatcher in opened:
+        dispatcher.close()
     assert [support.posts(sandbox, each) for each in ids] == [1] * 40
 
 
