@@ -71,8 +71,8 @@ def sandbox_process() -> Iterator[tuple[str, str, str]]:
 
 
 COMMAND_COLUMNS = (
-    "command_id, appointment_id, command, payload, actor, source, state, attempt, lease_until, baseline_status, "
-    "baseline_start_time, target_start_time, unchanged_reads, failed_reads, created_at, updated_at"
+    "command_id, appointment_id, command, payload, actor, source, state, attempt, priority, lease_until, "
+    "baseline_status, baseline_start_time, target_start_time, unchanged_reads, failed_reads, created_at, updated_at"
 )
 EVENT_COLUMNS = (
     "appointment_id, appointment_seq, event, command, from_status, from_status_since, to_status, conforming, outcome, "
@@ -154,6 +154,7 @@ class Floor:
                 "api",
                 "sending",
                 1,
+                0,
                 now,
                 status,
                 before,
