@@ -1,0 +1,62 @@
+"""What workers do every so many seconds beside the commands: recover, work off the inbox, read Zocdoc's list."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lifecycle import jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lifecycle.api import Lifecycle
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """Something to be done every `every` seconds; it may be cut off at any point, and two at once do no harm."""
+
+    name: str
+    every: float
+    act: Callable[[], object]
+
+    def run(self) -> None:
+        """Do it once. What goes wrong is logged by its type, because its text may quote anything."""
+        begun = time.monotonic()
+        try:
+            self.act()
+        except Exception as error:  # noqa: BLE001 # whatever it is, the worker goes on
+            _log.warning("job_failed", extra={"job": self.name, "error": type(error).__name__})
+            return
+        _log.debug("job_done", extra={"job": self.name, "seconds": round(time.monotonic() - begun, 3)})
+
+    def job(self) -> jobs.Job:
+        """Do it in a thread of this process, at once and then with pauses of `every` seconds."""
+
+        def work() -> float:
+            self.act()
+            return self.every
+
+        return jobs.Job(self.name, work)
+
+
+def chosen(
+    lifecycle: Lifecycle,
+    *,
+    recover_every: float,
+    inbox_every: float | None = None,
+    sync_every: float | None = None,
+    track_unknown: bool = False,
+) -> tuple[Errand, ...]:
+    """List what is to be done how often, in seconds; None: not at all."""
+    wanted = (
+        ("recovery", recover_every, lifecycle.recover),
+        ("inbox", inbox_every, lambda: lifecycle.process_inbox(track_unknown=track_unknown)),
+        ("sync", sync_every, lifecycle.sync),
+    )
+    return tuple(Errand(name, every, act) for name, every, act in wanted if every is not None)
