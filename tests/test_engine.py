@@ -98,7 +98,7 @@ def test_a_dead_engine_does_not_harm_the_transaction(
         connection.exec_driver_sql("INSERT INTO hosts VALUES (2)")
     assert support.query(postgres_url, "SELECT count(*) AS n FROM hosts") == [{"n": 2}]
     told = [(each.message, vars(each)["error"]) for each in caplog.records if each.name.startswith("lifecycle")]
-    assert told == [("engine_unavailable", "UndefinedFunction")]
+    assert told == [("engine_unavailable", "UndefinedTable")]
 
 
 def test_a_lost_connection_is_told(made: database.Database, postgres_url: str) -> None:
