@@ -31,9 +31,9 @@ def made(postgres_url: str) -> Iterator[database.Database]:
 def test_the_tables_are_made_once(postgres_url: str) -> None:
     """What is there is left alone, whoever else sets up at the same moment; Alembic does not see it."""
     made = database.Database(postgres_url)
-    assert not tables.is_complete(made)
+    assert tables.missing(made)
     assert sorted(support.together(4, lambda _: tables.set_up(made))) == [False, False, False, True]
-    assert tables.is_complete(made)
+    assert tables.missing(made) == []
     assert schema.check(made) == []
     made.close()
 
@@ -53,9 +53,9 @@ def test_the_tables_are_made_once(postgres_url: str) -> None:
 def test_whatever_is_lost_is_made_again(made: database.Database, postgres_url: str, damage: str) -> None:
     """All tables or a part of them: nothing of ours is in them."""
     support.query(postgres_url, damage)
-    assert not tables.is_complete(made)
+    assert tables.missing(made)
     assert tables.set_up(made)
-    assert tables.is_complete(made)
+    assert tables.missing(made) == []
     engine = PostgresEngine(made)
     with made.write() as connection:
         engine.announce(connection)

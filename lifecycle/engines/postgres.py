@@ -42,8 +42,7 @@ class PostgresEngine:
     """
 
     def __init__(self, database: Database, *, clock: Callable[[], float] = time.monotonic) -> None:
-        if not database.is_postgres or database.engine.driver != "psycopg":
-            raise errors.ConfigurationError(problem=_NEEDS_POSTGRES)
+        tables.check(database)
         self._database = database
         # Never opened: every job goes over a connection that is handed to it.
         self._jobs = JobManager(SyncPsycopgConnector())
@@ -110,13 +109,10 @@ _JOB: Final = Job(queue=tables.QUEUE, task_name=WAKE_UP, lock=None, queueing_loc
 _commands = models.commands
 _IS_DUE: Final = sa.select(
     sa.exists().where(
-        models.state_in(models.CommandState.QUEUED), _commands.c.run_at <= sa.bindparam("now", type_=UtcDateTime())
+        models.state_in(models.CommandState.QUEUED), _commands.c.due_at <= sa.bindparam("now", type_=UtcDateTime())
     )
 )
 _IS_WOKEN: Final = sa.text(
     f"SELECT EXISTS (SELECT 1 FROM procrastinate_jobs WHERE status = 'todo' AND queue_name = '{tables.QUEUE}')"  # noqa: S608 # a constant
-)
-_NEEDS_POSTGRES: Final = (
-    "dispatch=procrastinate needs a PostgreSQL database through psycopg 3 (postgresql://...); on SQLite use inline"
 )
 _LOST: Final = "the connection to PostgreSQL was lost"

@@ -32,10 +32,10 @@ _ADVISORY_LOCK: Final = 7_306_022
 def set_up(database: Database) -> bool:
     """Make Procrastinate's tables unless they are there; tell whether they had to be made. Safe to run in parallel.
 
-    Opens one transaction. Raises `ConfigurationError` if another version's tables hold somebody else's jobs,
-    `DatabaseUnavailable`, also for a role that may not create tables.
+    Opens one transaction. Raises `ConfigurationError` on SQLite, and if another version's tables hold somebody else's
+    jobs; `DatabaseUnavailable`, also for a role that may not create tables.
     """
-    if is_complete(database):
+    if not missing(database):
         return False
     with database.transaction() as connection:
         connection.exec_driver_sql("SET LOCAL lock_timeout = '30s'")
@@ -51,15 +51,25 @@ def set_up(database: Database) -> bool:
     return True
 
 
-def is_complete(database: Database) -> bool:
-    """Tell whether everything that this version of Procrastinate makes is there. Raises `DatabaseUnavailable`."""
+def missing(database: Database) -> list[str]:
+    """Name what this version of Procrastinate makes and is not there.
+
+    Raises `ConfigurationError` for a database that it cannot use, `DatabaseUnavailable`.
+    """
+    check(database)
     with database.look() as connection:
-        return not _missing(connection)
+        return _missing(connection)
 
 
-def _missing(connection: sa.Connection) -> set[str]:
+def check(database: Database) -> None:
+    """Refuse a database that Procrastinate cannot use. Raises `ConfigurationError`."""
+    if not database.is_postgres or database.engine.driver != "psycopg":
+        raise errors.ConfigurationError(problem=_NEEDS_POSTGRES)
+
+
+def _missing(connection: sa.Connection) -> list[str]:
     present = set(connection.execute(_PRESENT, _names()).scalars())
-    return set(_names()["names"]) - present
+    return sorted(set(_names()["names"]) - present)
 
 
 def _has_jobs_of_others(connection: sa.Connection) -> bool:
@@ -97,6 +107,9 @@ _REMNANTS: Final = sa.text("""
 _JOBS_TABLE: Final = sa.text("SELECT to_regclass('procrastinate_jobs')::text")
 _JOBS_OF_OTHERS: Final = sa.text(
     "SELECT EXISTS (SELECT 1 FROM procrastinate_jobs WHERE queue_name::text <> ALL (:ours))"
+)
+_NEEDS_POSTGRES: Final = (
+    "dispatch=procrastinate needs a PostgreSQL database through psycopg 3 (postgresql://...); on SQLite use inline"
 )
 _NOT_OURS: Final = (
     "Procrastinate's tables in this database are of another version and hold jobs of another application; bring them "
