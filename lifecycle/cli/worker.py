@@ -103,13 +103,14 @@ def worker(
     """
     from lifecycle.working import worker as working  # noqa: PLC0415 # loads SQLAlchemy
 
-    with opening.opened(database_url, dispatch=dispatch, concurrency=concurrency) as lifecycle:
+    with opening.opened(database_url, dispatch=dispatch) as lifecycle:
         lifecycle.waiting_deliveries()  # a wrong database is told now
-        logs.to_stderr()
+        logs.to_stderr(quiet=("procrastinate", "psycopg", "asyncio"))
         with _signalled() as stop:
             all_ended = working.run(
                 lifecycle,
                 stop=stop,
+                concurrency=concurrency,
                 recover_every=recover_every,
                 inbox_every=inbox_every,
                 sync_every=sync_every,

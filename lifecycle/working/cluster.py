@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from lifecycle.working.errands import Errand
 
 _HEARTBEAT_SECONDS: Final = 10.0
+_POLL_SECONDS: Final = 2.0
+"""Procrastinate can miss a notification: while it starts to listen, and while it fetches."""
+
 _GRACE_SECONDS: Final = 2.0
 """For jobs to be noted as done; the threads that they wait for go on without them."""
 
@@ -136,6 +139,7 @@ def _worker(app: procrastinate.App, queue: str, concurrency: int) -> Worker:
         queues=[queue],
         name=queue,
         concurrency=concurrency,
+        fetch_job_polling_interval=_POLL_SECONDS,
         shutdown_graceful_timeout=_GRACE_SECONDS,
         delete_jobs="successful",
         install_signal_handlers=False,

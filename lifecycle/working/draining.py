@@ -39,7 +39,13 @@ class Draining:
         self._asked = 0
         self._done = 0
         self._failures = 0
+        self._beat = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="lifecycle-draining", daemon=True)
+
+    @property
+    def beat(self) -> float:
+        """When it last finished a look, or failed to: a moment of `time.monotonic`."""
+        return self._beat
 
     def start(self) -> None:
         """Begin, at once."""
@@ -58,6 +64,7 @@ class Draining:
         self._stop.set()
         with self._turn:
             self._turn.notify_all()
+        self._dispatcher.wake()
 
     def join(self, seconds: float) -> bool:
         """Wait for what is in the air, at most so long; tell whether all of it has ended."""
@@ -71,6 +78,7 @@ class Draining:
                 self._turn.wait_for(lambda: self._asked > self._done or self._stop.is_set(), timeout=pause)
                 ticket = self._asked
             pause = self._once()
+            self._beat = time.monotonic()
             self._conclude(ticket)
         self._conclude(_FOR_EVER)  # nobody waits for a thread that has ended; other workers take what is left
 
@@ -81,7 +89,7 @@ class Draining:
 
     def _once(self) -> float:
         try:
-            drained = self._dispatcher.drain(self._stop, self._on_backlog)
+            drained = self._dispatcher.drain(self._stop, on_backlog=self._on_backlog)
         except Exception as error:  # noqa: BLE001 # whatever it is, the worker goes on
             self._failures += 1
             _log.warning("job_failed", extra={"job": "dispatch", "error": type(error).__name__})

@@ -7,7 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lifecycle import jobs
+from lifecycle.engines.inline import InlineEngine
+from lifecycle.job import Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,14 +36,14 @@ class Errand:
             return
         _log.debug("job_done", extra={"job": self.name, "seconds": round(time.monotonic() - begun, 3)})
 
-    def job(self) -> jobs.Job:
+    def job(self) -> Job:
         """Do it in a thread of this process, at once and then with pauses of `every` seconds."""
 
         def work() -> float:
             self.act()
             return self.every
 
-        return jobs.Job(self.name, work)
+        return Job(self.name, work)
 
 
 def chosen(
@@ -54,8 +55,9 @@ def chosen(
     track_unknown: bool = False,
 ) -> tuple[Errand, ...]:
     """List what is to be done how often, in seconds; None: not at all."""
+    is_inline = isinstance(lifecycle.engine, InlineEngine)  # then the worker itself is all that could be woken
     wanted = (
-        ("recovery", recover_every, lifecycle.recover),
+        ("recovery", recover_every, lambda: lifecycle.recover(resume=not is_inline)),
         ("inbox", inbox_every, lambda: lifecycle.process_inbox(track_unknown=track_unknown)),
         ("sync", sync_every, lifecycle.sync),
     )

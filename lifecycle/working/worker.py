@@ -6,10 +6,13 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
-from lifecycle import settings
-from lifecycle.working import errands, watching
+from lifecycle import claiming
+from lifecycle.dispatching import Dispatcher
+from lifecycle.engines.inline import InlineEngine
+from lifecycle.working import errands
 from lifecycle.working.draining import Draining
 from lifecycle.working.health import Health, probe
+from lifecycle.working.watching import Watch
 
 if TYPE_CHECKING:
     import threading
@@ -34,6 +37,7 @@ def run(
     lifecycle: Lifecycle,
     *,
     stop: threading.Event,
+    concurrency: int = 8,
     recover_every: float = 10.0,
     inbox_every: float | None = None,
     sync_every: float | None = None,
@@ -47,7 +51,7 @@ def run(
     All intervals are seconds; None: not at all. `health` is the address of a probe, and `announce` is called with the
     port that it took. With `dispatch="procrastinate"` the errands are done once in all workers together, at even steps
     that divide a minute, an hour or a day. Nothing that happens meanwhile is raised: it is logged, and tried again.
-    Raises `OSError` for an address that cannot be taken.
+    Raises `InvalidArgument`, and `OSError` for an address that cannot be taken.
     """
     chosen = errands.chosen(
         lifecycle,
@@ -56,7 +60,7 @@ def run(
         sync_every=sync_every,
         track_unknown=track_unknown,
     )
-    worker = Worker(lifecycle, chosen)
+    worker = Worker(lifecycle, chosen, concurrency=concurrency)
     with ExitStack() as stack:
         if health is not None:
             port = stack.enter_context(probe(worker.health, host=health[0], port=health[1]))
@@ -73,21 +77,22 @@ def run(
 class Worker:
     """The parts of a worker, for a host that runs it beside other things; `run` is the whole story."""
 
-    def __init__(self, lifecycle: Lifecycle, chosen: Sequence[Errand]) -> None:
-        self._dispatcher = lifecycle.dispatcher()
-        self._watch = watching.Watch(lifecycle.next_due)
+    def __init__(self, lifecycle: Lifecycle, chosen: Sequence[Errand], *, concurrency: int) -> None:
+        self._dispatcher = Dispatcher(lifecycle.resources, concurrency=concurrency)
+        self._watch = Watch(lambda: claiming.next_due(lifecycle.resources))
         self._jobs: list[Job] = [self._watch.job]
         self._cluster: Cluster | None = None
         engine = lifecycle.engine
-        if lifecycle.dispatch == settings.INLINE:
+        if isinstance(engine, InlineEngine):
             self._draining = Draining(self._dispatcher)
-            lifecycle.engine = self._draining
             self._jobs += [errand.job() for errand in chosen]
-        else:
-            from lifecycle.working.cluster import Cluster  # noqa: PLC0415 # loads Procrastinate
+            return
+        from lifecycle.engines.postgres import PostgresEngine  # noqa: PLC0415 # loads Procrastinate
+        from lifecycle.working.cluster import Cluster  # noqa: PLC0415 # as above
 
-            self._draining = Draining(self._dispatcher, on_backlog=engine.pass_on)
-            self._cluster = Cluster(lifecycle.database, engine, drain=self._draining.through, errands=chosen)
+        assert isinstance(engine, PostgresEngine)  # noqa: S101 # there are two
+        self._draining = Draining(self._dispatcher, on_backlog=engine.pass_on)
+        self._cluster = Cluster(lifecycle.database, engine, drain=self._draining.through, errands=chosen)
 
     def start(self) -> None:
         """Begin."""
@@ -115,7 +120,7 @@ class Worker:
         """Tell how it is. Asks nobody."""
         beat = time.monotonic() - max(self._draining.beat, self._dispatcher.beat)
         is_alive = beat < _HANG_SECONDS
-        engine = settings.INLINE if self._cluster is None else "up" if self._cluster.is_up else "down"
+        engine = "inline" if self._cluster is None else "up" if self._cluster.is_up else "down"
         return Health(
             is_alive=is_alive,
             is_ready=is_alive and self._watch.is_reachable,
