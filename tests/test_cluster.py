@@ -1,4 +1,4 @@
-"""A worker's share in Procrastinate: woken soon, errands once in all workers together, and back after whatever fails."""
+"""A worker's share in Procrastinate: woken soon, errands once in all workers together, back after whatever fails."""
 
 from __future__ import annotations
 
@@ -157,7 +157,8 @@ def test_a_dead_workers_jobs_are_rescued(
         "SELECT queue, 'lifecycle.dispatch', 'doing', id FROM dead, unnest(ARRAY['lifecycle', 'mail']) AS queue",
     )
     support.query(
-        postgres_url, "INSERT INTO procrastinate_jobs (queue_name, task_name, status) VALUES ('lifecycle', 'x', 'failed')"
+        postgres_url,
+        "INSERT INTO procrastinate_jobs (queue_name, task_name, status) VALUES ('lifecycle', 'x', 'failed')",
     )
     with taking_part(made):
         support.until(lambda: [row["queue"] for row in support.query(postgres_url, _OTHERS)] == ["mail"], seconds=15)

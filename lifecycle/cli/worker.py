@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 _INTERRUPTED: Final = 130
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-_EVEN: Final = "with procrastinate once in all workers together, at the next shorter step that divides a minute, an hour or a day"
+_EVEN: Final = (
+    "with procrastinate once in all workers together, at the next shorter step that divides a minute, an hour or a day"
+)
 
 
 @click.command()

@@ -67,7 +67,7 @@ class PostgresEngine:
                 raise errors.DatabaseUnavailable(problem=_LOST) from None
             _unavailable(error)
 
-    def committed(self) -> None:
+    def committed(self, *_session: object) -> None:
         """Do nothing: PostgreSQL itself tells the workers when a transaction is committed."""
 
     def ensure(self) -> None:

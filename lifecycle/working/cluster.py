@@ -119,7 +119,7 @@ class Cluster:
 
     async def _work(self, app: procrastinate.App) -> None:
         """Take one wake-up at a time, so that the next one goes to another worker; errands beside it."""
-        workers = [_worker(app, tables.QUEUE, 1), _worker(app, tables.ERRANDS, len(self._errands) + 1)]
+        workers: list[Any] = [_worker(app, tables.QUEUE, 1), _worker(app, tables.ERRANDS, len(self._errands) + 1)]
         running = [asyncio.create_task(worker.run()) for worker in workers]
         stopped = asyncio.create_task(self._stopping.wait())
         self._is_up = True

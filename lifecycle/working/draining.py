@@ -37,7 +37,7 @@ class Draining:
         self._stop = threading.Event()
         self._turn = threading.Condition()
         self._asked = 0
-        self._done = 0
+        self._done = 0.0
         self._failures = 0
         self._beat = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="lifecycle-draining", daemon=True)

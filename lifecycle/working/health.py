@@ -46,7 +46,7 @@ def probe(health: Callable[[], Health], *, host: str, port: int) -> Iterator[int
     }
 
     class Handler(_Handler):
-        def do_GET(self) -> None:  # noqa: N802 # the name that http.server looks for
+        def do_GET(self) -> None:
             verdict = verdicts.get(self.path)
             if verdict is None:
                 self._answer(404, {})

@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 def add(app: App, *, drain: Callable[[], None], engine: PostgresEngine, errands: Iterable[Errand]) -> None:
     """Add all tasks; `drain` looks at what is queued and returns when nothing is due any more."""
-    app.task(_wake_up(app, drain), name=postgres.WAKE_UP, queue=tables.QUEUE)
+    app.task(name=postgres.WAKE_UP, queue=tables.QUEUE)(_wake_up(app, drain))
     _add_periodic(app, "lifecycle.rescue", _RESCUE, _rescue(app, engine))
     for errand in errands:
         _add_periodic(app, f"lifecycle.{errand.name}", schedule.cron(errand.every), _errand(app, errand))
@@ -116,7 +116,7 @@ def _rescue(app: App, engine: PostgresEngine) -> Callable[..., Awaitable[None]]:
 
 
 def _add_periodic(app: App, name: str, cron: str, run: Callable[..., Awaitable[None]]) -> None:
-    task: Any = app.task(run, name=name, queue=tables.ERRANDS, queueing_lock=name, pass_context=True)
+    task: Any = app.task(name=name, queue=tables.ERRANDS, queueing_lock=name, pass_context=True)(run)
     app.periodic(cron=cron)(task)
 
 

@@ -27,7 +27,7 @@ STOP_SECONDS: Final = 45.0
 """Longer than a call of the client's usual deadline and the pauses in which its outcome is recorded."""
 
 _HANG_SECONDS: Final = 120.0
-"""A worker that got nowhere for so long hangs: a call, its lease and the longest pause between two looks are shorter."""
+"""A worker that got nowhere for so long hangs: a call, its lease and any pause between two looks are shorter."""
 
 _CUT_SECONDS: Final = 5.0
 """For what may be cut off at any point, and for Procrastinate to note that this worker goes."""
