@@ -69,7 +69,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def handle_error(self, _request: object, _client_address: object) -> None:  # type: ignore[override]
+    def handle_error(self, _request: object, _client_address: object) -> None:
         """Say nothing: a caller has gone."""
 
 

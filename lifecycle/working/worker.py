@@ -107,7 +107,8 @@ class Worker:
         for job in self._jobs:
             job.stop()
         self._draining.stop()
-        all_ended = self._draining.join(seconds)
+        if all_ended := self._draining.join(seconds):
+            self._dispatcher.close()
         until = time.monotonic() + _CUT_SECONDS
         if self._cluster is not None:
             self._cluster.stop()
