@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
@@ -114,8 +114,9 @@ def test_errands_are_done_once_in_all_workers(made: database.Database) -> None:
     assert len(runs) <= runs[-1] - runs[0] + 2
 
 
-def test_an_errand_that_takes_long_is_not_begun_twice(made: database.Database) -> None:
-    """Until it has ended, or its worker is dead, it is left out."""
+@pytest.mark.parametrize("is_alone", [True, False], ids=["in-all-workers", "in-one-worker"])
+def test_an_errand_that_takes_long_is_not_begun_twice(made: database.Database, *, is_alone: bool) -> None:
+    """Never in the same worker; and in no other either, if it is to be alone."""
     begun: list[int] = []
     ended = threading.Event()
 
@@ -123,10 +124,11 @@ def test_an_errand_that_takes_long_is_not_begun_twice(made: database.Database) -
         begun.append(1)
         ended.wait(20)
 
-    errands = (Errand("sync", 1.0, act),)
-    with taking_part(made, errands=errands), taking_part(made, errands=errands):
+    errands = (Errand("sync", 1.0, act, is_alone=is_alone),)
+    other = taking_part(made, errands=errands) if is_alone else nullcontext()
+    with taking_part(made, errands=errands), other:
         support.until(lambda: begun)
-        time.sleep(3)
+        time.sleep(2.5)
         count = len(begun)
         ended.set()
     assert count == 1

@@ -76,7 +76,7 @@ class PostgresEngine:
             tables.set_up(self._database)
             with self._database.write() as connection:
                 if connection.execute(_IS_DUE, {"now": self._database.now(connection)}).scalar_one():
-                    self.announce(connection)
+                    self._wake_one(connection)
         except errors.LifecycleError as error:
             _unavailable(error)
 
@@ -91,13 +91,20 @@ class PostgresEngine:
         self._passed_on = now
         try:
             with self._database.write() as connection:
-                if not connection.execute(_IS_WOKEN).scalar_one():
-                    self.announce(connection)
+                self._wake_one(connection)
         except errors.LifecycleError as error:
             _unavailable(error)
 
     def close(self) -> None:
         """Do nothing: no connection is held."""
+
+    def _wake_one(self, connection: sa.Connection) -> None:
+        """Defer a wake-up unless one waits: it would say the same. For transactions of ours only.
+
+        In a caller's the waiting one may be taken before the caller commits.
+        """
+        if not connection.execute(_IS_WOKEN).scalar_one():
+            self.announce(connection)
 
 
 def _unavailable(error: Exception) -> None:

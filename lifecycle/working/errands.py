@@ -20,11 +20,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """Something to be done every `every` seconds; it may be cut off at any point, and two at once do no harm."""
+    """Something to be done every `every` seconds; it may be cut off at any point, and two at once do no harm.
+
+    `is_alone`: it is not begun while another worker is at it, because that would only cost twice as much.
+    """
 
     name: str
     every: float
     act: Callable[[], object]
+    is_alone: bool = False
 
     def run(self) -> None:
         """Do it once. What goes wrong is logged by its type, because its text may quote anything."""
@@ -56,9 +60,9 @@ def chosen(
 ) -> tuple[Errand, ...]:
     """List what is to be done how often, in seconds; None: not at all."""
     is_inline = isinstance(lifecycle.engine, InlineEngine)  # then the worker itself is all that could be woken
-    wanted = (
-        ("recovery", recover_every, lambda: lifecycle.recover(resume=not is_inline)),
-        ("inbox", inbox_every, lambda: lifecycle.process_inbox(track_unknown=track_unknown)),
-        ("sync", sync_every, lifecycle.sync),
-    )
-    return tuple(Errand(name, every, act) for name, every, act in wanted if every is not None)
+    found = [Errand("recovery", recover_every, lambda: lifecycle.recover(resume=not is_inline))]
+    if inbox_every is not None:
+        found.append(Errand("inbox", inbox_every, lambda: lifecycle.process_inbox(track_unknown=track_unknown)))
+    if sync_every is not None:
+        found.append(Errand("sync", sync_every, lifecycle.sync, is_alone=True))
+    return tuple(found)

@@ -82,17 +82,33 @@ def _wake_up(app: App, drain: Callable[[], None]) -> Callable[[], Awaitable[None
 
 
 def _errand(app: App, errand: Errand) -> Callable[..., Awaitable[None]]:
+    is_here = threading.Lock()
+
+    def act() -> None:
+        # One that takes longer than its pause must not take the threads of all the others.
+        if is_here.acquire(blocking=False):
+            try:
+                errand.run()
+            finally:
+                is_here.release()
+
     async def run(context: JobContext, timestamp: int) -> None:
         del timestamp
-        # One that takes longer than its pause must not fill all workers. A lock of Procrastinate's would do too, but
-        # would outlive a dead worker, and was slow with many of them.
-        found = await app.connector.execute_query_one_async(
-            _IS_UNDER_WAY, id=context.job.id, name=context.job.task_name, seconds=STALLED_SECONDS
-        )
-        if not found["is_under_way"]:
-            await in_thread(errand.run)
+        if not (errand.is_alone and await _is_elsewhere(app, context)):
+            await in_thread(act)
 
     return run
+
+
+async def _is_elsewhere(app: App, context: JobContext) -> bool:
+    """Tell whether a live worker is at an earlier job of the same task.
+
+    A lock of Procrastinate's would outlive a dead worker, and was slow with many of them.
+    """
+    found = await app.connector.execute_query_one_async(
+        _IS_ELSEWHERE, id=context.job.id, name=context.job.task_name, seconds=STALLED_SECONDS
+    )
+    return bool(found["is_elsewhere"])
 
 
 def _rescue(app: App, engine: PostgresEngine) -> Callable[..., Awaitable[None]]:
@@ -132,10 +148,10 @@ _DROP_OLD: Final = """
       SELECT 1 FROM procrastinate_events e WHERE e.job_id = j.id AND e.at > now() - make_interval(hours => %(hours)s)
     )
 """
-_IS_UNDER_WAY: Final = """
+_IS_ELSEWHERE: Final = """
     SELECT EXISTS (
       SELECT 1 FROM procrastinate_jobs j JOIN procrastinate_workers w ON w.id = j.worker_id
       WHERE j.task_name = %(name)s AND j.status = 'doing' AND j.id < %(id)s
         AND w.last_heartbeat > now() - make_interval(secs => %(seconds)s)
-    ) AS is_under_way
+    ) AS is_elsewhere
 """

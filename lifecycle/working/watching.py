@@ -6,14 +6,18 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from lifecycle import errors
 from lifecycle.job import Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_EVERY: Final = 5.0
+_EVERY: Final = 3.0
 _REACHABLE_SECONDS: Final = 15.0
-"""So long ago the database may have answered last: two looks may take their time."""
+"""So long ago the database may have answered last, if a look still waits for it: it may hang."""
+
+
+_NEVER: Final = float("-inf")
 
 
 class Watch:
@@ -21,7 +25,7 @@ class Watch:
 
     def __init__(self, next_due: Callable[[], datetime | None]) -> None:
         self._next_due = next_due
-        self._answered = -_REACHABLE_SECONDS
+        self._answered = _NEVER
         self._oldest: float | None = None
         self.job: Final = Job("watch", self._look)
 
@@ -36,7 +40,11 @@ class Watch:
         return self._oldest if self.is_reachable else None
 
     def _look(self) -> float:
-        due = self._next_due()
+        try:
+            due = self._next_due()
+        except errors.LifecycleError:  # whoever works on the commands tells why
+            self._answered = _NEVER
+            return _EVERY
         waited = None if due is None else (datetime.now(UTC) - due).total_seconds()
         self._oldest = None if waited is None or waited < 0 else round(waited, 1)
         self._answered = time.monotonic()
