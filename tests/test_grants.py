@@ -11,6 +11,10 @@ import pytest
 import sqlalchemy as sa
 
 from lifecycle import InvalidArgument, OutcomeUnknown, TransitionRefused, database, grants, models, schema, views
+from lifecycle.engines import tables
+from lifecycle.engines.postgres import PostgresEngine
+from lifecycle.working.cluster import Cluster
+from lifecycle.working.errands import Errand
 from tests import support
 from tests.conftest import _execute
 from tests.support import ACTOR
@@ -108,6 +112,34 @@ def test_the_whole_product_runs_as_the_application(
         product.checkpoint(tmp_path / "checkpoint", key=bytes(32))
         found = product.verify_checkpoint(tmp_path / "checkpoint", key=bytes(32))
         assert (found.is_sound, found.events) == (True, told)
+
+
+def test_the_application_wakes_and_works(
+    postgres_url: str, urls: dict[str, str], sandbox: Sandbox, client: ZocdocClient
+) -> None:
+    """Submitting and a worker's share in Procrastinate need what is printed with it, and not to create tables."""
+    admin = database.Database(postgres_url)
+    tables.set_up(admin)
+    roles = {each: (sa.make_url(url).username or "").removeprefix("login of ") for each, url in urls.items()}
+    given = [f"--{role}={name}" for role, name in roles.items()]
+    environ = {"LIFECYCLE_DATABASE_URL": postgres_url, "LIFECYCLE_DISPATCH": "procrastinate"}
+    _execute(sa.make_url(postgres_url), invoke("db", "grants", *given, **environ).stdout)
+    drains: list[int] = []
+    runs: list[int] = []
+    with support.opened(urls["application"], client, dispatch="procrastinate") as product:
+        engine = PostgresEngine(product.database)
+        errands = (Errand("sync", 1.0, lambda: runs.append(1), is_alone=True),)
+        cluster = Cluster(product.database, engine, drain=lambda: drains.append(1), errands=errands)
+        cluster.start()
+        product.submit("confirm", support.tracked(product, sandbox), actor=ACTOR)
+        support.until(lambda: drains and len(runs) > 1)
+        cluster.stop()
+        cluster.join(10)
+        product.recover()
+    failed = "SELECT task_name FROM procrastinate_jobs WHERE status NOT IN ('todo', 'doing')"
+    assert support.query(postgres_url, failed) == []
+    assert refused(urls["analyst"], "SELECT * FROM procrastinate_jobs")
+    admin.close()
 
 
 @pytest.mark.parametrize(

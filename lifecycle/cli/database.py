@@ -86,10 +86,12 @@ def check(ctx: click.Context, *, dispatch: str, database_url: str) -> None:
     "--analyst", default="lifecycle_analyst", show_default=True, show_envvar=True, help="Reads the views, no table."
 )
 @click.option("--schema", default="public", show_default=True, show_envvar=True, help="Where the tables are.")
+@options.dispatch
 @options.database_url
-def grants(*, owner: str, application: str, analyst: str, schema: str, database_url: str) -> None:
+def grants(*, owner: str, application: str, analyst: str, schema: str, dispatch: str, database_url: str) -> None:
     """Print the SQL that gives each role in PostgreSQL the least it needs. Changes nothing.
 
+    With --dispatch procrastinate the application may use Procrastinate's tables too, which must be there.
     Have an administrator read it and run it after each `lifecycle db upgrade`; passwords and logins stay yours.
     """
     from lifecycle import grants as rights  # noqa: PLC0415 # loads SQLAlchemy
@@ -100,7 +102,15 @@ def grants(*, owner: str, application: str, analyst: str, schema: str, database_
             words.say("SQLite has no roles: whoever may write the file may change the trail; see to its permissions")
             return
     names = [view.name for view in views.ALL]
-    click.echo(rights.sql(owner=owner, application=application, analyst=analyst, schema=schema, views=names))
+    text = rights.sql(
+        owner=owner,
+        application=application,
+        analyst=analyst,
+        schema=schema,
+        views=names,
+        with_procrastinate=dispatch == settings.PROCRASTINATE,
+    )
+    click.echo(text)
 
 
 def _tables() -> ModuleType:

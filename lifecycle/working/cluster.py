@@ -125,6 +125,8 @@ class Cluster:
         self._is_up = True
         await asyncio.wait([*running, stopped], return_when=asyncio.FIRST_COMPLETED)
         self._is_up = False
+        if not stopped.done():
+            _log.warning("engine_stopped")  # it tells why in its own log
         stopped.cancel()
         for worker in workers:
             worker.stop()
