@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from lifecycle import database, errors, schema
+from lifecycle import Lifecycle, database, errors, schema
 from lifecycle.engines import tables
 from lifecycle.engines.postgres import PostgresEngine
 from tests import support
+from tests.test_cli import invoke
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from lifecycle import ZocdocClient
+    from lifecycle.sandbox import Sandbox
 
 ALL_TABLES = "procrastinate_jobs, procrastinate_events, procrastinate_workers, procrastinate_periodic_defers"
 WAITING = "SELECT task_name, queue_name, args, status::text FROM procrastinate_jobs"
@@ -123,6 +128,32 @@ def test_another_is_woken_once(made: database.Database, postgres_url: str) -> No
     support.query(postgres_url, "DELETE FROM procrastinate_jobs")
     slow.pass_on()
     assert support.query(postgres_url, WAITING) == []
+
+
+@pytest.mark.usefixtures("made")
+def test_recovery_wakes_once(postgres_url: str, client: ZocdocClient, sandbox: Sandbox) -> None:
+    """While commands are queued that are due; a wake-up that waits already is enough."""
+    with support.opened(postgres_url, client, dispatch="procrastinate") as lifecycle:
+        appointment_id = support.tracked(lifecycle, sandbox)
+        lifecycle.recover()
+        assert support.query(postgres_url, WAITING) == []
+        lifecycle.submit("confirm", appointment_id, actor=support.ACTOR)
+        support.query(postgres_url, "DELETE FROM procrastinate_jobs")
+        for _ in range(2):
+            lifecycle.recover()
+        assert len(support.query(postgres_url, WAITING)) == 1
+
+
+def test_without_the_extra_it_is_told(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library and the command line say what to install; the product without workers needs none of it."""
+    for module in ("lifecycle.engines.postgres", "lifecycle.engines.tables"):
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delattr("lifecycle.engines.tables")
+    with pytest.raises(errors.ConfigurationError, match=r"pip install 'zocdoc-lifecycle\[postgres\]'"):
+        Lifecycle(postgres_url, dispatch="procrastinate")
+    told = invoke("db", "upgrade", LIFECYCLE_DATABASE_URL=postgres_url, LIFECYCLE_DISPATCH="procrastinate")
+    assert (told.exit_code, "zocdoc-lifecycle[postgres]" in told.stderr) == (2, True)
+    assert invoke("db", "upgrade", LIFECYCLE_DATABASE_URL=postgres_url).exit_code == 0
 
 
 def test_sqlite_and_other_drivers_are_refused(sqlite_url: str) -> None:

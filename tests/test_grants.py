@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
@@ -209,7 +209,7 @@ ODD = ["a b", 'quote"d', "app's", "back\\slash", "Ärztin", "x; DROP TABLE lifec
 @pytest.mark.parametrize("name", ODD)
 def test_names_are_quoted(postgres_url: str, name: str) -> None:
     """Any name that PostgreSQL can have stays a name; what is printed runs, and makes that very role."""
-    names = {"owner": f"{name} {(unique := uuid.uuid4().hex[:6])}", "application": f"{unique} {name}"}
+    names: dict[str, Any] = {"owner": f"{name} {(unique := uuid.uuid4().hex[:6])}", "application": f"{unique} {name}"}
     url = sa.make_url(postgres_url)
     printed = grants.sql(**names, analyst=f"{name}{unique}", schema="public", views=VIEWS)
     _execute(url, printed)

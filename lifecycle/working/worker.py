@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 STOP_SECONDS: Final = 45.0
 """Longer than a call of the client's usual deadline and the pauses in which its outcome is recorded."""
 
-_HANG_SECONDS: Final = 120.0
-"""A worker that got nowhere for so long hangs: a call, its lease and any pause between two looks are shorter."""
+_HANG_SECONDS: Final = 60.0
+"""A worker that got nowhere for so long, and for the lease of a call besides, hangs: all its pauses are shorter."""
 
 _CUT_SECONDS: Final = 5.0
 """For what may be cut off at any point, and for Procrastinate to note that this worker goes."""
@@ -78,8 +78,11 @@ class Worker:
     """The parts of a worker, for a host that runs it beside other things; `run` is the whole story."""
 
     def __init__(self, lifecycle: Lifecycle, chosen: Sequence[Errand], *, concurrency: int) -> None:
-        self._dispatcher = Dispatcher(lifecycle.resources, concurrency=concurrency)
-        self._watch = Watch(lambda: claiming.next_due(lifecycle.resources))
+        resources = lifecycle.resources
+        client = resources.clients.default
+        self._longest_silence = _HANG_SECONDS + resources.timing.lease(0.0 if client is None else client.deadline)
+        self._dispatcher = Dispatcher(resources, concurrency=concurrency)
+        self._watch = Watch(lambda: claiming.next_due(resources))
         self._jobs: list[Job] = [self._watch.job]
         self._cluster: Cluster | None = None
         engine = lifecycle.engine
@@ -120,7 +123,7 @@ class Worker:
     def health(self) -> Health:
         """Tell how it is. Asks nobody."""
         beat = time.monotonic() - max(self._draining.beat, self._dispatcher.beat)
-        is_alive = beat < _HANG_SECONDS
+        is_alive = beat < self._longest_silence
         engine = "inline" if self._cluster is None else "up" if self._cluster.is_up else "down"
         return Health(
             is_alive=is_alive,
