@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from lifecycle.batches import BatchInfo
     from lifecycle.checkpoints import Checkpoint
     from lifecycle.drift import Drift
+    from lifecycle.engines.port import Engine
     from lifecycle.feed import FeedEvent
     from lifecycle.guards import Explanation
     from lifecycle.inbox import Delivery, Processed, Receipt
@@ -108,6 +109,16 @@ class Lifecycle:
     def database(self) -> Database:
         """What the reports and the page read."""
         return self._resources.database
+
+    @property
+    def engine(self) -> Engine:
+        """Who wakes up those that carry submitted commands out."""
+        return self._engine
+
+    @property
+    def resources(self) -> Resources:
+        """What a worker's dispatcher is handed."""
+        return self._resources
 
     def close(self) -> None:
         """Finish the submitted commands that are being sent, and close the database connections, unless the host's.

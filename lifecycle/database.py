@@ -36,6 +36,15 @@ _POSTGRES_OPTIONS: Final = "-c lock_timeout=10s -c idle_in_transaction_session_t
 """A process that stops inside a transaction must not hold the row of an appointment for ever; instants come as UTC,
 because a session's own zone may not be able to hold the last ones of the calendar."""
 
+_PATIENCE: Final = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""Of connections to PostgreSQL: one whose other end has vanished fails within about a minute, instead of never."""
+
 _DRIVERS: Final = {"sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg"}
 _NOT_SUPPORTED: Final = "this database or driver is not supported; use sqlite:///file.db or postgresql:// (psycopg 3)"
 
@@ -280,7 +289,7 @@ def _create_engine(target: str | sa.URL) -> sa.Engine:
         return sa.create_engine(
             url,
             pool_pre_ping=True,
-            connect_args={"options": _options(url), "connect_timeout": 10},
+            connect_args={"options": _options(url), **_PATIENCE},
             **_quiet(),
         )
     except (sa.exc.ArgumentError, ValueError) as error:

@@ -76,6 +76,12 @@ class Dispatcher:
         self._forbidden = 0
         self._known: dict[str, zocdoc.ZocdocClient | None] = {}
         self._known_until = 0.0
+        self._beat = time.monotonic()
+
+    @property
+    def beat(self) -> float:
+        """When it last looked at the queue, or a command ended: a moment of `time.monotonic`."""
+        return self._beat
 
     @property
     def in_flight(self) -> int:
@@ -127,6 +133,7 @@ class Dispatcher:
     def _take(self, most: int) -> int:
         found = claiming.take(self._resources, most=most, clients=self._clients())
         with self._changed:
+            self._beat = time.monotonic()
             self._outstanding += len(found.orders) + len(found.to_read)
         for order in found.orders:
             self._pool.submit(self._guarded, self._send, order)
@@ -166,6 +173,7 @@ class Dispatcher:
             _log.warning("dispatch_failed", extra={"error": type(error).__name__})
         finally:
             with self._changed:
+                self._beat = time.monotonic()
                 self._outstanding -= 1
                 self._changed.notify_all()
 

@@ -32,19 +32,34 @@ _TAG: Final = "$lifecycle$"
 """The quotes of a block; a name cannot hold them."""
 
 
-def sql(*, owner: str, application: str, analyst: str, schema: str, views: Iterable[str]) -> str:
+_WITH_SEQUENCE: Final = ("procrastinate_jobs", "procrastinate_events", "procrastinate_periodic_defers")
+_PROCRASTINATE: Final = (*_WITH_SEQUENCE, "procrastinate_workers")
+"""Nothing of the trail is in them. Procrastinate's functions run with the rights of whoever calls them."""
+
+
+def sql(
+    *,
+    owner: str,
+    application: str,
+    analyst: str,
+    schema: str,
+    views: Iterable[str],
+    with_procrastinate: bool = False,
+) -> str:
     """Write the statements, in one transaction that may be run again; needs a superuser, or the owner of everything.
 
     The owner owns the tables and migrates them; the application appends audit events and cannot change any; analysts
-    read `views` and nothing else. Raises `InvalidArgument` for names that are none, or the same one twice.
+    read `views` and nothing else. `with_procrastinate`: the application uses its tables, which must be there and stay
+    their maker's. Raises `InvalidArgument` for names that are none, or the same one twice.
     """
     names = {"owner": owner, "application": application, "analyst": analyst, "schema": schema}
     for argument, name in names.items():
         _check(argument, name)
     if owner in (application, analyst) or application == analyst:
         raise errors.InvalidArgument(argument="roles", problem="three different roles are needed")
+    more = _procrastinate(_quoted(schema), _quoted(application)) if with_procrastinate else ()
     statements = _statements(owner, application, analyst, schema, tuple(views))
-    return "\n".join(statements)
+    return "\n".join([*statements, *more, "COMMIT;"])
 
 
 def _statements(owner: str, application: str, analyst: str, schema: str, views: tuple[str, ...]) -> Iterator[str]:
@@ -69,7 +84,13 @@ def _statements(owner: str, application: str, analyst: str, schema: str, views: 
         yield f"GRANT {rights} ON {place}.{_quoted(table)} TO {roles['application']};"
     for view in views:
         yield f"GRANT SELECT ON {place}.{_quoted(view)} TO {roles['application']}, {roles['analyst']};"
-    yield "COMMIT;"
+
+
+def _procrastinate(place: str, application: str) -> Iterator[str]:
+    for table in _PROCRASTINATE:
+        yield f"GRANT SELECT, INSERT, UPDATE, DELETE ON {place}.{table} TO {application};"
+    for table in _WITH_SEQUENCE:
+        yield f"GRANT USAGE ON SEQUENCE {place}.{table}_id_seq TO {application};"
 
 
 def _role(name: str) -> str:

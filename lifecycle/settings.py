@@ -9,6 +9,7 @@
 | `LIFECYCLE_ZOCDOC_ACCESS_TOKEN` | a ready access token |
 | `LIFECYCLE_ZOCDOC_IDENTITY` | whose credential that is: `machine` (default) or `user:ID` |
 | `LIFECYCLE_CHECKPOINT_KEY` | the key that signs checkpoints: 64 hex digits or more, as `openssl rand -hex 32` makes |
+| `LIFECYCLE_DISPATCH` | who carries submitted commands out: `inline` (default), or workers by `procrastinate` |
 | `LIFECYCLE_WEBHOOK_KEYS` | Zocdoc's base64 keys of webhooks, separated by commas; in a file also by lines |
 | `LIFECYCLE_PAGE_TOKEN` | what opens the page of `lifecycle serve` to others than this machine |
 
@@ -33,6 +34,11 @@ ZOCDOC: Final = "LIFECYCLE_ZOCDOC_"
 
 WEBHOOK_KEYS: Final = "LIFECYCLE_WEBHOOK_KEYS"
 PAGE_TOKEN: Final = "LIFECYCLE_PAGE_TOKEN"  # noqa: S105 # a name
+
+DISPATCH: Final = "LIFECYCLE_DISPATCH"
+INLINE: Final = "inline"
+PROCRASTINATE: Final = "procrastinate"
+DISPATCHES: Final = (INLINE, PROCRASTINATE)
 
 CHECKPOINT_KEY: Final = "LIFECYCLE_CHECKPOINT_KEY"
 
@@ -116,6 +122,14 @@ def page_token(environ: Mapping[str, str]) -> str | None:
     given = _secret(environ, PAGE_TOKEN)
     if given is not None and not _TOKEN.fullmatch(given):
         raise SettingsError(f"{PAGE_TOKEN} needs 32 to 512 visible ASCII characters, such as of `openssl rand -hex 32`")
+    return given
+
+
+def dispatch(environ: Mapping[str, str]) -> str:
+    """Tell who carries submitted commands out: `inline` or `procrastinate`. Raises `SettingsError`."""
+    given = environ.get(DISPATCH) or INLINE
+    if given not in DISPATCHES:
+        raise SettingsError(f"{DISPATCH} is neither inline nor procrastinate; set one of them")
     return given
 
 

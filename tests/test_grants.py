@@ -5,12 +5,16 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
 
 from lifecycle import InvalidArgument, OutcomeUnknown, TransitionRefused, database, grants, models, schema, views
+from lifecycle.engines import tables
+from lifecycle.engines.postgres import PostgresEngine
+from lifecycle.working.cluster import Cluster
+from lifecycle.working.errands import Errand
 from tests import support
 from tests.conftest import _execute
 from tests.support import ACTOR
@@ -110,6 +114,34 @@ def test_the_whole_product_runs_as_the_application(
         assert (found.is_sound, found.events) == (True, told)
 
 
+def test_the_application_wakes_and_works(
+    postgres_url: str, urls: dict[str, str], sandbox: Sandbox, client: ZocdocClient
+) -> None:
+    """Submitting and a worker's share in Procrastinate need what is printed with it, and not to create tables."""
+    admin = database.Database(postgres_url)
+    tables.set_up(admin)
+    roles = {each: (sa.make_url(url).username or "").removeprefix("login of ") for each, url in urls.items()}
+    given = [f"--{role}={name}" for role, name in roles.items()]
+    environ = {"LIFECYCLE_DATABASE_URL": postgres_url, "LIFECYCLE_DISPATCH": "procrastinate"}
+    _execute(sa.make_url(postgres_url), invoke("db", "grants", *given, **environ).stdout)
+    drains: list[int] = []
+    runs: list[int] = []
+    with support.opened(urls["application"], client, dispatch="procrastinate") as product:
+        engine = PostgresEngine(product.database)
+        errands = (Errand("sync", 1.0, lambda: runs.append(1), is_alone=True),)
+        cluster = Cluster(product.database, engine, drain=lambda: drains.append(1), errands=errands)
+        cluster.start()
+        product.submit("confirm", support.tracked(product, sandbox), actor=ACTOR)
+        support.until(lambda: drains and len(runs) > 1)
+        cluster.stop()
+        cluster.join(10)
+        product.recover()
+    failed = "SELECT task_name FROM procrastinate_jobs WHERE status NOT IN ('todo', 'doing')"
+    assert support.query(postgres_url, failed) == []
+    assert refused(urls["analyst"], "SELECT * FROM procrastinate_jobs")
+    admin.close()
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -177,7 +209,7 @@ ODD = ["a b", 'quote"d', "app's", "back\\slash", "Ärztin", "x; DROP TABLE lifec
 @pytest.mark.parametrize("name", ODD)
 def test_names_are_quoted(postgres_url: str, name: str) -> None:
     """Any name that PostgreSQL can have stays a name; what is printed runs, and makes that very role."""
-    names = {"owner": f"{name} {(unique := uuid.uuid4().hex[:6])}", "application": f"{unique} {name}"}
+    names: dict[str, Any] = {"owner": f"{name} {(unique := uuid.uuid4().hex[:6])}", "application": f"{unique} {name}"}
     url = sa.make_url(postgres_url)
     printed = grants.sql(**names, analyst=f"{name}{unique}", schema="public", views=VIEWS)
     _execute(url, printed)

@@ -21,6 +21,14 @@ USER = {"LIFECYCLE_ZOCDOC_IDENTITY": "user:7"}
 BASE_URL = {"LIFECYCLE_ZOCDOC_BASE_URL": "http://127.0.0.1:1"}
 
 
+def test_who_dispatches() -> None:
+    """This process unless told otherwise; there are two ways."""
+    assert settings.dispatch({}) == settings.dispatch({"LIFECYCLE_DISPATCH": ""}) == "inline"
+    assert settings.dispatch({"LIFECYCLE_DISPATCH": "procrastinate"}) == "procrastinate"
+    with pytest.raises(SettingsError, match="LIFECYCLE_DISPATCH is neither"):
+        settings.dispatch({"LIFECYCLE_DISPATCH": "celery"})
+
+
 def test_nothing_set_is_the_default_database_and_no_zocdoc() -> None:
     """An empty environment is a file in the current folder and no client; an empty variable counts as not set."""
     assert (

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
+from lifecycle import settings
 from lifecycle.cli import options, words
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from lifecycle.database import Database
+
+_NO_PROCRASTINATE: Final = "Procrastinate is not installed; pip install 'zocdoc-lifecycle[postgres]'"
 
 
 @click.group()
@@ -19,14 +24,21 @@ def db() -> None:
 
 
 @db.command()
+@options.dispatch
 @options.database_url
-def upgrade(*, database_url: str) -> None:
-    """Bring the database to the newest schema and print its revision. Safe to repeat."""
+def upgrade(*, dispatch: str, database_url: str) -> None:
+    """Bring the database to the newest schema and print its revision. Safe to repeat.
+
+    With --dispatch procrastinate, make Procrastinate's tables as well, unless they are there.
+    """
     from lifecycle import schema  # noqa: PLC0415 # loads Alembic
 
     with closing(_database(database_url)) as database:
         click.echo(schema.upgrade(database))
-    words.say("the schema is up to date")
+        words.say("the schema is up to date")
+        if dispatch == settings.PROCRASTINATE:
+            is_made = _tables().set_up(database)
+            words.say(f"Procrastinate's tables {'were made' if is_made else 'are there'}")
 
 
 @db.command()
@@ -44,14 +56,17 @@ def current(*, database_url: str) -> None:
 
 
 @db.command()
+@options.dispatch
 @options.database_url
 @click.pass_context
-def check(ctx: click.Context, *, database_url: str) -> None:
+def check(ctx: click.Context, *, dispatch: str, database_url: str) -> None:
     """Compare the tables with those this version works with; print the differences, exit 1 if there are any."""
     from lifecycle import schema  # noqa: PLC0415 # loads Alembic
 
     with closing(_database(database_url)) as database:
         differences = schema.check(database)
+        if dispatch == settings.PROCRASTINATE:
+            differences += [f"missing {name}" for name in _tables().missing(database)]
     for difference in differences:
         click.echo(words.printable(difference))
     words.say(f"{len(differences)} differences" if differences else "the schema is as it should be")
@@ -71,10 +86,12 @@ def check(ctx: click.Context, *, database_url: str) -> None:
     "--analyst", default="lifecycle_analyst", show_default=True, show_envvar=True, help="Reads the views, no table."
 )
 @click.option("--schema", default="public", show_default=True, show_envvar=True, help="Where the tables are.")
+@options.dispatch
 @options.database_url
-def grants(*, owner: str, application: str, analyst: str, schema: str, database_url: str) -> None:
+def grants(*, owner: str, application: str, analyst: str, schema: str, dispatch: str, database_url: str) -> None:
     """Print the SQL that gives each role in PostgreSQL the least it needs. Changes nothing.
 
+    With --dispatch procrastinate the application may use Procrastinate's tables too, which must be there.
     Have an administrator read it and run it after each `lifecycle db upgrade`; passwords and logins stay yours.
     """
     from lifecycle import grants as rights  # noqa: PLC0415 # loads SQLAlchemy
@@ -85,7 +102,23 @@ def grants(*, owner: str, application: str, analyst: str, schema: str, database_
             words.say("SQLite has no roles: whoever may write the file may change the trail; see to its permissions")
             return
     names = [view.name for view in views.ALL]
-    click.echo(rights.sql(owner=owner, application=application, analyst=analyst, schema=schema, views=names))
+    text = rights.sql(
+        owner=owner,
+        application=application,
+        analyst=analyst,
+        schema=schema,
+        views=names,
+        with_procrastinate=dispatch == settings.PROCRASTINATE,
+    )
+    click.echo(text)
+
+
+def _tables() -> ModuleType:
+    try:
+        from lifecycle.engines import tables  # noqa: PLC0415 # loads Procrastinate
+    except ModuleNotFoundError:
+        raise settings.SettingsError(_NO_PROCRASTINATE) from None
+    return tables
 
 
 def _database(url: str) -> Database:

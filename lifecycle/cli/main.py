@@ -28,6 +28,7 @@ from lifecycle.cli import (
     serve,
     trust,
     words,
+    worker,
 )
 
 FAILURE: Final = 1
@@ -107,6 +108,8 @@ class Boundary(click.Group):
       {settings.ZOCDOC}CLIENT_SECRET *  or, instead of both,
       {settings.ZOCDOC}ACCESS_TOKEN *
       {settings.ZOCDOC}IDENTITY         whose credential that is: machine (default) or user:ID
+      {settings.DISPATCH}                who carries submitted commands out: inline (default) or
+                                        procrastinate
       {settings.WEBHOOK_KEYS} *         Zocdoc's base64 keys of webhooks, separated by commas
       {settings.PAGE_TOKEN} *           what opens the page of lifecycle serve to others
       {settings.CHECKPOINT_KEY} *       hex key of checkpoints, 32 bytes or more
@@ -156,6 +159,7 @@ for command in (
     readers.diagram,
     dictionary.schema,
     serve.serve,
+    worker.worker,
     sandbox.sandbox,
 ):
     root.add_command(command)

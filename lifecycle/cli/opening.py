@@ -21,9 +21,16 @@ _NO_ZOCDOC = (
 
 @contextmanager
 def opened(
-    database_url: str, *, needs_zocdoc: bool = True, webhook_keys: tuple[str, ...] = ()
+    database_url: str,
+    *,
+    needs_zocdoc: bool = True,
+    webhook_keys: tuple[str, ...] = (),
+    dispatch: str | None = None,
 ) -> Iterator[lifecycle.Lifecycle]:
-    """Open a `Lifecycle` as the environment says. Raises `SettingsError` if Zocdoc's settings are needed and absent."""
+    """Open a `Lifecycle` as the environment says, but for `dispatch` if that is given.
+
+    Raises `SettingsError` if Zocdoc's settings are needed and absent.
+    """
     # What goes wrong is told once, as an error; without a handler Python would print warnings of the library as well.
     logging.getLogger("lifecycle").addHandler(logging.NullHandler())
     with ExitStack() as stack:
@@ -32,7 +39,13 @@ def opened(
             raise settings.SettingsError(_NO_ZOCDOC)
         client = None if chosen is None else stack.enter_context(_client(chosen))
         yield stack.enter_context(
-            lifecycle.Lifecycle(database_url, zocdoc=client, webhook_keys=webhook_keys, source="cli")
+            lifecycle.Lifecycle(
+                database_url,
+                zocdoc=client,
+                webhook_keys=webhook_keys,
+                source="cli",
+                dispatch=dispatch or settings.dispatch(os.environ),
+            )
         )
 
 

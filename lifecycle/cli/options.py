@@ -96,6 +96,16 @@ request_key = click.option(
     help="Your own key of this wish: the same call again gives the first outcome instead of acting twice.",
 )
 
+dispatch = click.option(
+    "--dispatch",
+    envvar=settings.DISPATCH,
+    show_envvar=True,
+    type=click.Choice(settings.DISPATCHES),
+    default=settings.INLINE,
+    show_default=True,
+    help="Who carries submitted commands out: this process, or workers that PostgreSQL wakes by Procrastinate.",
+)
+
 form = click.option(
     "--format",
     "form",

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import ssl
-import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from lifecycle import settings
-from lifecycle.cli import filtering, opening, options, words
+from lifecycle.cli import filtering, logs, opening, options, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,7 +114,7 @@ def serve(
     with opening.reading(database_url) if page_only else opening.opened(database_url, webhook_keys=keys) as lifecycle:
         lifecycle.waiting_deliveries()  # a wrong database is told now, not at the first call
         page = app.Page(lifecycle, token=token, time_zone=time_zone) if has_page else None
-        _log_to_stderr()
+        logs.to_stderr(also=("uvicorn",))
         if page_only and page is not None:
             served, path = app.create_app(page), "/"
         else:
@@ -167,24 +164,3 @@ def _keys() -> tuple[str, ...]:
     if not keys:
         raise settings.SettingsError(_NO_KEYS)
     return keys
-
-
-class _Line(logging.Formatter):
-    """Time, level, event word, and the facts as name=value: codes, numbers and names of types, nothing that came in."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        at = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        facts = [f"{name}={value}" for name, value in vars(record).items() if name not in _OF_EVERY_RECORD]
-        return words.printable(" ".join([at, record.levelname.lower(), record.getMessage(), *facts]))
-
-
-_OF_EVERY_RECORD: Final = {*vars(logging.makeLogRecord({})), "message", "color_message", "taskName"}
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Line())
-    for name, level in (("lifecycle", logging.INFO), ("uvicorn", logging.WARNING)):
-        logger = logging.getLogger(name)
-        logger.addHandler(handler)
-        logger.setLevel(level)

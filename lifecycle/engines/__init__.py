@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from lifecycle.resources import Resources
 
 INLINE: Final = "inline"
-NAMES: Final = (INLINE,)
+PROCRASTINATE: Final = "procrastinate"
+NAMES: Final = (INLINE, PROCRASTINATE)
+
+_NOT_INSTALLED: Final = "Procrastinate is not installed; pip install 'zocdoc-lifecycle[postgres]'"
 
 
 def named(name: str, resources: Resources, *, concurrency: int) -> Engine:
@@ -20,4 +23,10 @@ def named(name: str, resources: Resources, *, concurrency: int) -> Engine:
         from lifecycle.engines.inline import InlineEngine  # noqa: PLC0415 # only the one that is asked for
 
         return InlineEngine(resources, concurrency=concurrency)
+    if name == PROCRASTINATE:
+        try:
+            from lifecycle.engines.postgres import PostgresEngine  # noqa: PLC0415 # as above
+        except ModuleNotFoundError:
+            raise errors.ConfigurationError(problem=_NOT_INSTALLED) from None
+        return PostgresEngine(resources.database)
     raise errors.ConfigurationError(problem=f"there is no engine of that name; use one of {', '.join(NAMES)}")
