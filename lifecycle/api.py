@@ -28,6 +28,7 @@ from lifecycle.handles import Batch, Submission
 from lifecycle.reports import arrow, exporting, figures, pages, past, rows
 from lifecycle.reports.filters import Filters
 from lifecycle.resources import Clients, Resources, Timing, check_instant, check_name
+from lifecycle.telemetry import guarded
 
 if TYPE_CHECKING:
     import os
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from lifecycle.reports.filters import Given
     from lifecycle.reports.pages import EventPage
     from lifecycle.reports.past import AsOf
+    from lifecycle.telemetry import Telemetry
     from lifecycle.verification import Verification
     from lifecycle.zocdoc import ZocdocClient
 
@@ -70,7 +72,8 @@ class Lifecycle:
     the machine-to-machine one; `user_client` gives the client of a Zocdoc user by the user's id, or None.
     `webhook_keys` are Zocdoc's base64 keys, several while they are rotated. `source` is written on audit rows.
     `dispatch` says who carries out what is submitted: `inline`, `concurrency` threads of this process, or
-    `procrastinate`, the workers of a PostgreSQL database. Opens no connection until it is used; `close` closes the pool
+    `procrastinate`, the workers of a PostgreSQL database. `telemetry` is told of every command;
+    give it to the client too, which tells of every call. Opens no connection until it is used; `close` closes the pool
     that it made itself.
 
     Every command raises `TransitionRefused` (with `reasons`; `CommandInProgress` while another one is active),
@@ -91,8 +94,11 @@ class Lifecycle:
         source: str = "api",
         dispatch: str = engines.INLINE,
         concurrency: int = 8,
+        telemetry: Telemetry | None = None,
     ) -> None:
-        self._resources = Resources(Database(database), Clients(zocdoc, user_client), timing or Timing())
+        self._resources = Resources(
+            Database(database), Clients(zocdoc, user_client), timing or Timing(), telemetry=guarded(telemetry)
+        )
         self._engine = engines.named(dispatch, self._resources, concurrency=concurrency)
         self._source = check_name("source", source, at_most=16)
         self._webhook_keys = inbox.check_keys(webhook_keys)
