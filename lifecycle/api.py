@@ -24,6 +24,7 @@ from lifecycle import (
 )
 from lifecycle import drift as drifting
 from lifecycle.database import Database
+from lifecycle.doctor import diagnosis
 from lifecycle.handles import Batch, Submission
 from lifecycle.reports import arrow, exporting, figures, pages, past, rows
 from lifecycle.reports.filters import Filters
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from lifecycle.batches import BatchInfo
     from lifecycle.checkpoints import Checkpoint
+    from lifecycle.doctor.diagnosis import Diagnosis
     from lifecycle.drift import Drift
     from lifecycle.engines.port import Engine
     from lifecycle.feed import FeedEvent
@@ -439,6 +441,14 @@ class Lifecycle:
         Raises `CheckpointRefused` if the file is not, word for word, what was signed with the key. Database only.
         """
         return checkpoints.verify(self._resources.database, path, key=key, processes=processes)
+
+    def diagnose(self, *, online: bool = True) -> Diagnosis:
+        """Check database, schema, recovery, inbox, clocks and credentials; what is wrong comes with what to do.
+
+        Raises nothing: a check that cannot be made says so. Reads with short, bounded queries, each in a transaction of
+        its own. `online` asks Zocdoc for one token and reads nothing there.
+        """
+        return diagnosis.diagnose(self._resources, online=online)
 
     def attention(self) -> list[Attention]:
         """List the commands whose outcome reading could not settle, with the evidence. Database only."""

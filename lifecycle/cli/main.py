@@ -17,6 +17,7 @@ from lifecycle.cli import (
     database,
     demo,
     dictionary,
+    doctor,
     events,
     exporting,
     figures,
@@ -116,7 +117,8 @@ class Boundary(click.Group):
 
     \b
     Exit codes: 0 done, 1 failure, 2 usage or settings, 3 refused, 4 not found,
-    5 remote failure or unknown outcome, 6 audit trail broken, 7 drift was found, 130 interrupted.
+    5 remote failure or unknown outcome, 6 audit trail broken, 7 drift was found,
+    8 doctor found something wrong, 130 interrupted.
     """,
 )
 @click.option("--debug", is_flag=True, show_envvar=True, help="Print the traceback of an error.")
@@ -132,6 +134,7 @@ def root(*, debug: bool) -> None:
 for command in (
     demo.demo,
     database.db,
+    doctor.doctor,
     commands.track,
     commands.confirm,
     commands.cancel,
