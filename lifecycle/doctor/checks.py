@@ -24,8 +24,8 @@ class Severity(StrEnum):
 class Check:
     """One look at one thing. `ok`: well, or not, or None: it could not be looked at, and `problem` says why.
 
-    `problem` is what was found, `severity` how much it matters, `remedy` what to do; None when it is well. `facts` are numbers, codes, names
-    and instants (ISO 8601, UTC), never a secret and nothing of a patient.
+    `problem` is what was found, `severity` how much it matters, `remedy` what to do; None when it is well. `facts` are
+    numbers, codes, names and instants (ISO 8601, UTC), never a secret and nothing of a patient.
     """
 
     name: str

@@ -107,7 +107,7 @@ _STEPS: Final = (
     _Step(_SCHEMA, storage.schema),
     _Step("writable", storage.writable),
     _Step("pragmas", storage.pragmas, "sqlite"),
-    _Step("log", storage.log, "sqlite"),
+    _Step("wal", storage.wal, "sqlite"),
     _Step("disk", storage.disk, "sqlite"),
     _Step("clock", storage.clock, "postgresql"),
     _Step("guards", storage.guards, of_ours=True),

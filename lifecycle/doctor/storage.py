@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 SKEW: Final = 2.0
 """Seconds between the clocks that do no harm yet: less than the shortest pause that one process sets for another."""
 
-LOG_LIMIT: Final = 256 * 1024**2
+WAL_LIMIT: Final = 256 * 1024**2
 """Bytes of an SQLite log: it is a few megabytes unless a reader never ends."""
 
 DISK_WARNING: Final = 1024**3
@@ -73,12 +74,9 @@ def guards(_resources: Resources, connection: sa.Connection) -> Check:
 
 
 def writable(resources: Resources, _connection: sa.Connection) -> Check:
-    """Begin a writing transaction, and end it without a write."""
-    database = resources.database
+    """Begin a writing transaction, and roll it back."""
     try:
-        with database.transaction() as connection:
-            query = "SELECT current_setting('transaction_read_only') = 'on'"
-            is_read_only = database.is_postgres and connection.exec_driver_sql(query).scalar_one()
+        is_read_only = not _takes_writes(resources.database)
     except errors.DatabaseUnavailable as error:
         remedy = "see to the lock, the permissions or the disk; commands are refused until then"
         return found("writable", Severity.ERROR, f"nothing can be written: {error.problem}", remedy)
@@ -104,14 +102,14 @@ def pragmas(_resources: Resources, connection: sa.Connection) -> Check:
     return well("pragmas", **facts)
 
 
-def log(_resources: Resources, connection: sa.Connection) -> Check:
+def wal(_resources: Resources, connection: sa.Connection) -> Check:
     """Measure SQLite's write-ahead log."""
     path = Path(f"{_file(connection)}-wal")
     size = path.stat().st_size if path.exists() else 0
-    if size <= LOG_LIMIT:
-        return well("log", bytes=size)
+    if size <= WAL_LIMIT:
+        return well("wal", bytes=size)
     problem = f"SQLite's log has grown to {size // _MILLION} MB: some reader has kept its transaction open"
-    return found("log", Severity.WARNING, problem, "end that reader; the next checkpoint empties the log", bytes=size)
+    return found("wal", Severity.WARNING, problem, "end that reader; the next checkpoint empties the log", bytes=size)
 
 
 def disk(_resources: Resources, connection: sa.Connection) -> Check:
@@ -142,6 +140,20 @@ def _measured(database: Database, connection: sa.Connection) -> tuple[float, flo
     there = database.now(connection)
     trip = time.perf_counter() - begun
     return trip, (there - before).total_seconds() - trip / 2
+
+
+def _takes_writes(database: Database) -> bool:
+    """Tell whether the server takes writes; SQLite is asked by a write, which fails if it does not."""
+    with suppress(_Enough), database.transaction() as connection:
+        if database.is_postgres:
+            return str(connection.exec_driver_sql("SHOW transaction_read_only").scalar_one()) == "off"
+        connection.exec_driver_sql(f"PRAGMA user_version = {_pragma(connection, 'user_version')}")
+        raise _Enough
+    return True
+
+
+class _Enough(Exception):
+    """The write was taken; it is rolled back."""
 
 
 def _pragma(connection: sa.Connection, name: str) -> Any:  # noqa: ANN401 # a number or a word
