@@ -74,9 +74,9 @@ class Lifecycle:
     the machine-to-machine one; `user_client` gives the client of a Zocdoc user by the user's id, or None.
     `webhook_keys` are Zocdoc's base64 keys, several while they are rotated. `source` is written on audit rows.
     `dispatch` says who carries out what is submitted: `inline`, `concurrency` threads of this process, or
-    `procrastinate`, the workers of a PostgreSQL database. `telemetry` is told of every command;
-    give it to the client too, which tells of every call. Opens no connection until it is used; `close` closes the pool
-    that it made itself.
+    `procrastinate`, the workers of a PostgreSQL database. `telemetry` is told of every command; give
+    it to the client too, which tells of every call. Opens no connection until it is used; `close` closes the pool that
+    it made itself.
 
     Every command raises `TransitionRefused` (with `reasons`; `CommandInProgress` while another one is active),
     `CommandRejected` (Zocdoc said no), `NotSent` (no effect, safe to call again), `OutcomeUnknown` (in doubt: do not
@@ -101,6 +101,7 @@ class Lifecycle:
         self._resources = Resources(
             Database(database), Clients(zocdoc, user_client), timing or Timing(), telemetry=guarded(telemetry)
         )
+        self._dispatch = dispatch
         self._engine = engines.named(dispatch, self._resources, concurrency=concurrency)
         self._source = check_name("source", source, at_most=16)
         self._webhook_keys = inbox.check_keys(webhook_keys)
@@ -443,12 +444,12 @@ class Lifecycle:
         return checkpoints.verify(self._resources.database, path, key=key, processes=processes)
 
     def diagnose(self, *, online: bool = True) -> Diagnosis:
-        """Check database, schema, recovery, inbox, clocks and credentials; what is wrong comes with what to do.
+        """Check database, recovery, dispatch, inbox, clocks, credentials; what is wrong comes with what to do.
 
         Raises nothing: a check that cannot be made says so. Reads with short, bounded queries, each in a transaction of
         its own. `online` asks Zocdoc for one token and reads nothing there.
         """
-        return diagnosis.diagnose(self._resources, online=online)
+        return diagnosis.diagnose(self._resources, dispatch=self._dispatch, online=online)
 
     def attention(self) -> list[Attention]:
         """List the commands whose outcome reading could not settle, with the evidence. Database only."""

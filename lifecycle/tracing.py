@@ -6,7 +6,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from lifecycle import errors, telemetry
+from lifecycle import errors, telemetry, zocdoc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +27,12 @@ _OUTCOMES: Final[dict[type[BaseException], str]] = {
 }
 """What an error says of the command; any other means that it failed."""
 
+_ENDS: Final[dict[type, str]] = {
+    zocdoc.Applied: APPLIED,
+    zocdoc.Rejected: "rejected",
+    zocdoc.NotSent: "not_sent",
+    zocdoc.Unknown: "unknown",
+}
 _NO_FAILURE: Final = frozenset({APPLIED, REPLAYED, "refused"})
 """A check that says no is doing what it is there for."""
 
@@ -56,6 +62,19 @@ class CommandSpan:
             zocdoc_request_id=done.zocdoc_request_id,
         )
         return done
+
+    def ended(self, outcome: zocdoc.Outcome) -> None:
+        """Tell what came of an attempt that raises nothing, as those of submitted commands do."""
+        self.outcome = _ENDS[type(outcome)]
+        reason_code = None if isinstance(outcome, zocdoc.Applied) else str(outcome.reason_code)
+        self._span.set(
+            outcome=self.outcome,
+            reason_code=reason_code,
+            http_status=outcome.http_status,
+            zocdoc_request_id=outcome.request_id,
+        )
+        if reason_code is not None:
+            self._span.fail(reason_code)
 
     def raised(self, error: BaseException) -> None:
         """Tell what it raised."""

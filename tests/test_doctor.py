@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from lifecycle import Lifecycle, LifecycleError, OutcomeUnknown, Timing, ZocdocClient, points
-from lifecycle.doctor import diagnosis, storage, work
+from lifecycle.doctor import diagnosis, queue, storage, work
 from lifecycle.points import Point
 from tests import support
 from tests.conftest import FAST
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 EVERYWHERE = {
     *("database", "schema", "writable", "guards", "environment", "statuses", "recovery", "attention", "inbox"),
-    *("deliveries", "sync", "credentials"),
+    *("deliveries", "sync", "credentials", "dispatch"),
 }
-ONLY = {"sqlite": {"pragmas", "wal", "disk"}, "postgresql": {"clock"}}
+ONLY = {"sqlite": {"pragmas", "wal", "disk"}, "postgresql": {"clock", "workers"}}
 
 
 def look(lifecycle: Lifecycle, name: str, *, online: bool = False) -> Check:
@@ -108,7 +108,8 @@ def test_a_database_without_our_tables(tmp_path: Path, postgres_server: sa.URL, 
         assert told["schema"].remedy == "run `lifecycle db upgrade`"
         assert told["schema"].facts["found"] is None
         assert {name for name, check in told.items() if check.ok is None} == {
-            *("guards", "environment", "statuses", "recovery", "attention", "inbox", "deliveries", "sync"),
+            *("guards", "environment", "statuses", "recovery", "attention", "inbox", "deliveries", "sync", "dispatch"),
+            *(("workers",) if "postgres" in str(url) else ()),
         }
         assert not found.is_well
 
@@ -261,6 +262,67 @@ def test_recovery_that_does_not_run(lifecycle: Lifecycle, sandbox: Sandbox, data
     assert look(lifecycle, "recovery").ok
 
 
+def test_queued_commands_that_nobody_sends(
+    lifecycle: Lifecycle, sandbox: Sandbox, database_url: str, client: ZocdocClient
+) -> None:
+    """A minute after they were due; once somebody has the credential and dispatches, they are gone."""
+    appointment_id = support.tracked(lifecycle, sandbox)
+    with support.opened(database_url, None) as without_credential:
+        submission = without_credential.submit("confirm", appointment_id, actor=ACTOR)
+        fresh = look(without_credential, "dispatch")
+        assert (fresh.ok, fresh.facts["queued"]) == (True, 1)
+        shift(database_url, "lifecycle_commands", "due_at", 3600)
+        found = look(without_credential, "dispatch")
+    assert verdict(found) == (False, "error")
+    assert found.facts["lag_seconds"] == pytest.approx(3600, abs=30)
+    assert "lifecycle worker" in (found.remedy or "")
+    with support.opened(database_url, client) as other:
+        other.recover()
+        assert other.submission(submission.id).wait(20.0)
+    assert look(lifecycle, "dispatch").facts == {"queued": 0, "lag_seconds": 0.0}
+
+
+def test_queued_commands_that_others_overtake(lifecycle: Lifecycle, sandbox: Sandbox, database_url: str) -> None:
+    """Somebody dispatches, but has not the credential of who booked: to be looked at, after an hour."""
+    one, other = (support.tracked(lifecycle, sandbox) for _ in range(2))
+    with support.opened(database_url, None) as without_credential:
+        without_credential.submit("confirm", other, actor=ACTOR)
+    support.query(database_url, "UPDATE lifecycle_appointments SET booked_with = 'user:9' WHERE in_doubt = (1 = 0)")
+    support.query(
+        database_url, "UPDATE lifecycle_appointments SET booked_with = 'machine' WHERE appointment_id = :id", id=one
+    )
+    assert lifecycle.submit("confirm", one, actor=ACTOR).wait(20.0)
+    for seconds, expected in ((600, (True, None)), (7200, (False, "warning"))):
+        shift(database_url, "lifecycle_commands", "due_at", seconds, "due_at IS NOT NULL")
+        found = look(lifecycle, "dispatch")
+        assert verdict(found) == expected
+    assert "credentials of who booked" in (found.remedy or "")
+
+
+def test_workers_that_are_missing_or_silent(postgres_url: str, client: ZocdocClient, sandbox: Sandbox) -> None:
+    """No tables, nobody alive while commands are queued, nobody at all, a silent one, and one that lives."""
+
+    def judge(name: str) -> tuple[bool | None, str | None]:
+        found = diagnosis.diagnose(it._resources, dispatch=name, online=False)
+        [check] = [each for each in found.checks if each.name == "workers"]
+        assert check.ok or check.remedy
+        return verdict(check)
+
+    with support.opened(postgres_url, client) as it, support.opened(postgres_url, None) as without_credential:
+        assert judge("inline") == (True, None)
+        assert judge("procrastinate") == (False, "error")
+        support.query(postgres_url, "CREATE TABLE procrastinate_jobs (id bigint)")
+        support.query(postgres_url, "CREATE TABLE procrastinate_workers (id bigint, last_heartbeat timestamptz)")
+        assert (judge("inline"), judge("procrastinate")) == ((True, None), (False, "warning"))
+        submission = without_credential.submit("confirm", support.tracked(it, sandbox), actor=ACTOR)
+        assert (judge("inline"), judge("procrastinate")) == ((True, None), (False, "error"))
+        support.query(postgres_url, "INSERT INTO procrastinate_workers VALUES (1, now() - interval '20 seconds')")
+        assert (judge("inline"), judge("procrastinate")) == ((True, None), (True, None))
+        support.query(postgres_url, "INSERT INTO procrastinate_workers VALUES (2, now() - interval '40 seconds')")
+        assert (judge("inline"), judge("procrastinate")) == ((False, "warning"), (False, "warning"))
+        assert submission.withdraw(actor=ACTOR)
+
+
 def test_commands_that_need_a_human(lifecycle: Lifecycle, sandbox: Sandbox) -> None:
     """They are counted; they are a warning, because everything works."""
     in_doubt(lifecycle, sandbox, "reschedule", status="confirmed")
@@ -378,7 +440,7 @@ def test_no_query_reads_a_whole_table(database_url: str) -> None:
     with engine.connect() as connection:
         if connection.dialect.name == "postgresql":  # so few rows it would rather read all
             connection.exec_driver_sql("SET enable_seqscan = off")
-        for query in (work._STATUSES, work._OF_STATUS, *bounded):
+        for query in (work._STATUSES, work._OF_STATUS, *bounded, queue._NEXT, queue._QUEUED, queue._TAKEN):
             plan = _plan(connection, query)
             assert any("INDEX" in line.upper() for line in plan), plan
             whole = [line for line in plan if "Seq Scan" in line or ("SCAN lifecycle" in line and "USING" not in line)]
@@ -388,9 +450,8 @@ def test_no_query_reads_a_whole_table(database_url: str) -> None:
 def _plan(connection: sa.Connection, query: sa.Select[*tuple[Any, ...]]) -> list[str]:
     """Give the lines of the database's plan."""
     explain = "EXPLAIN QUERY PLAN" if connection.dialect.name == "sqlite" else "EXPLAIN"
-    literal = query.params(most=10, before=datetime.now(UTC), status="confirmed").compile(
-        connection, compile_kwargs={"literal_binds": True}
-    )
+    given = {"most": 10, "before": datetime.now(UTC), "since": datetime.now(UTC), "status": "confirmed", "priority": 0}
+    literal = query.params(**given).compile(connection, compile_kwargs={"literal_binds": True})
     return [str(row[-1]) for row in connection.exec_driver_sql(f"{explain} {literal}".replace("%", "%%"))]
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -152,28 +154,28 @@ def test_each_way_to_fail_has_its_outcome_and_code(product: Lifecycle, sandbox: 
     support.arm(sandbox, kind="answer", operation="confirm", status=400)
     with pytest.raises(CommandRejected):
         product.confirm(ids[0], actor=ACTOR)
-    support.arm(sandbox, kind="answer", operation="confirm", status=429, headers={"Retry-After": "60"}, times=9)
-    with pytest.raises(NotSent):
-        product.confirm(ids[1], actor=ACTOR)
-    sandbox.faults.clear()
     support.lose_answer(sandbox, "confirm")
     with pytest.raises(OutcomeUnknown):
         product.confirm(ids[2], actor=ACTOR)
     with pytest.raises(TransitionRefused):
         product.confirm(ids[2], actor=ACTOR)
+    # The last call: others of this client would wait for a while.
+    support.arm(sandbox, kind="answer", operation="confirm", status=429, headers={"Retry-After": "60"}, times=9)
+    with pytest.raises(NotSent):
+        product.confirm(ids[1], actor=ACTOR)
     with pytest.raises(LifecycleError):
         product.confirm(NEVER, actor=ACTOR)
     told = [(each["outcome"], each["_failed"], each["_raised"]) for each in listener.of(telemetry.COMMAND)]
     assert told == [
         ("rejected", "bad_request", "CommandRejected"),
-        ("not_sent", "rate_limited", "NotSent"),
         ("unknown", "connection_lost", "OutcomeUnknown"),
         ("refused", None, "CommandInProgress"),
+        ("not_sent", "rate_limited", "NotSent"),
         ("failed", "AppointmentNotFound", "AppointmentNotFound"),
     ]
-    assert listener.outcomes() == ["rejected", "not_sent", "unknown", "refused", "failed"]
-    assert listener.outcomes(telemetry.CALLS) == ["rejected", "not_sent", "unknown"]
-    assert {each["command_id"] for each in listener.of(telemetry.COMMAND)[:3]} == {
+    assert listener.outcomes() == ["rejected", "unknown", "refused", "not_sent", "failed"]
+    assert listener.outcomes(telemetry.CALLS) == ["rejected", "unknown", "not_sent"]
+    assert {each["command_id"] for each in listener.of(telemetry.COMMAND) if "command_id" in each} == {
         row["command_id"] for row in support.commands(str(product.database.engine.url.render_as_string(False)))
     }
 
@@ -220,6 +222,51 @@ def test_an_operators_retry_is_a_command(product: Lifecycle, sandbox: Sandbox, l
     last = listener.of(telemetry.COMMAND)[-1]
     assert (last["command_id"], last["attempt"], last["source"]) == (unknown.value.command_id, 2, "operator")
     assert listener.outcomes() == ["unknown", "applied"]
+
+
+def test_a_submitted_command_tells_its_wait_and_each_attempt(
+    database_url: str, server: Server, sandbox: Sandbox, listener: Listener
+) -> None:
+    """The queue's wait once, before the first attempt; a span for each attempt; refused ones are counted."""
+    timing = dataclasses.replace(FAST, resend_backoff=2.6)
+    with (
+        support.client_of(server, telemetry=listener, deadline=1.5) as client,
+        support.opened(database_url, client, timing, telemetry=listener) as product,
+    ):
+        one, other = (support.tracked(product, sandbox) for _ in range(2))
+        support.arm(sandbox, kind="answer", operation="confirm", status=429, headers={"Retry-After": "2"})
+        first = product.submit("confirm", one, actor=ACTOR)
+        assert first.wait(30.0)
+        second = product.submit("mark_no_show", other, actor=ACTOR)
+        assert second.wait(30.0)
+    told = [
+        (each["command"], each["attempt"], each["outcome"], each["_failed"]) for each in listener.of(telemetry.COMMAND)
+    ]
+    assert told == [("confirm", 1, "not_sent", "rate_limited"), ("confirm", 2, "applied", None)]
+    assert {each["command_id"] for each in listener.of(telemetry.COMMAND)} == {first.id}
+    assert listener.outcomes() == ["not_sent", "applied", "refused"]
+    [(_, seconds, facts)] = [each for each in listener.timings if each[0] == telemetry.QUEUE_WAIT]
+    assert facts == {"command": "confirm"}
+    assert 0 <= seconds < 10
+
+
+def test_withdrawn_and_expired_commands_are_counted(
+    sqlite_url: str, client: ZocdocClient, sandbox: Sandbox, listener: Listener
+) -> None:
+    """They never were attempted, so they have no span."""
+    with support.opened(sqlite_url, client, telemetry=listener) as product:
+        ids = [support.tracked(product, sandbox) for _ in range(3)]
+        with support.opened(sqlite_url, None, telemetry=listener) as without_credential:
+            assert without_credential.submit("confirm", ids[0], actor=ACTOR).withdraw(actor=ACTOR)
+            wishes = [{"appointment_id": ids[1]}]
+            assert without_credential.submit_many(wishes, command="confirm", actor=ACTOR).cancel(actor=ACTOR) == 1
+            soon = datetime.now(UTC) + timedelta(seconds=0.2)
+            expiring = without_credential.submit("confirm", ids[2], actor=ACTOR, expires_at=soon)
+            time.sleep(0.3)
+        product.recover()
+        assert product.submission(expiring.id).wait(20.0)
+    assert listener.outcomes() == ["withdrawn", "withdrawn", "expired"]
+    assert listener.of(telemetry.COMMAND) == []
 
 
 def test_the_inbox_tells_how_long_a_call_waited(

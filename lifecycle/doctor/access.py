@@ -10,12 +10,12 @@ from lifecycle import models, zocdoc
 from lifecycle.doctor.checks import Check, Severity, found, unseen, well
 
 if TYPE_CHECKING:
-    from lifecycle.resources import Resources
+    from lifecycle.doctor.checks import Installation
 
 
-def environment(resources: Resources, connection: sa.Connection) -> Check:
+def environment(installation: Installation, connection: sa.Connection) -> Check:
     """Compare the environment that the database is stamped for with the client's."""
-    stamped, client = connection.execute(_STAMP).scalar(), resources.clients.default
+    stamped, client = connection.execute(_STAMP).scalar(), installation.clients.default
     facts = {"database": stamped, "client": None if client is None else client.environment}
     if client is None or stamped in {None, client.environment}:
         return well("environment", **facts)
@@ -24,9 +24,9 @@ def environment(resources: Resources, connection: sa.Connection) -> Check:
     return found("environment", Severity.ERROR, problem, remedy, **facts)
 
 
-def credentials(resources: Resources, *, online: bool) -> Check:
+def credentials(installation: Installation, *, online: bool) -> Check:
     """Ask for a token, as a call would; nothing is read with it."""
-    client = resources.clients.default
+    client = installation.clients.default
     if client is None:
         remedy = "set LIFECYCLE_ZOCDOC_ENVIRONMENT, LIFECYCLE_ZOCDOC_CLIENT_ID and LIFECYCLE_ZOCDOC_CLIENT_SECRET"
         return unseen("credentials", "there is no Zocdoc client", remedy)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from lifecycle.database import Database
+    from lifecycle.resources import Clients
+
+AT_MOST: Final = 10_000
+"""Nothing is counted further: the reader needs to know that it is many."""
 
 Fact = str | int | float | bool | tuple[str, ...] | None
 
@@ -41,6 +48,15 @@ class Check:
         return self.ok is False and self.severity is Severity.ERROR
 
 
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """What is examined. `dispatch`: who carries submitted commands out, as `Lifecycle` takes it."""
+
+    database: Database
+    clients: Clients
+    dispatch: str
+
+
 def well(name: str, **facts: Fact) -> Check:
     """Make the check of something that is well."""
     return Check(name=name, ok=True, severity=None, facts=facts, problem=None, remedy=None)
@@ -54,3 +70,18 @@ def unseen(name: str, why: str, remedy: str | None = None, **facts: Fact) -> Che
 def found(name: str, severity: Severity, problem: str, remedy: str, **facts: Fact) -> Check:
     """Make the check of something that is not well."""
     return Check(name=name, ok=False, severity=severity, facts=facts, problem=problem, remedy=remedy)
+
+
+def many(count: int) -> str:
+    """Write a bounded count."""
+    return f"{count} or more" if count >= AT_MOST else str(count)
+
+
+def instant(at: datetime) -> str:
+    """Write an instant for programs."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def minute(at: datetime) -> str:
+    """Write an instant for people."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%MZ")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from lifecycle import errors
-from lifecycle.doctor import access, storage, work
-from lifecycle.doctor.checks import Check, unseen
+from lifecycle.doctor import access, queue, storage, work
+from lifecycle.doctor.checks import Check, Installation, unseen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lifecycle.database import Database
     from lifecycle.resources import Resources
 
-    Look = Callable[[Resources, sa.Connection], Check]
+    Look = Callable[[Installation, sa.Connection], Check]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,16 +37,17 @@ class Diagnosis:
         return Diagnosis(checks=tuple(check if each.name == check.name else each for each in self.checks))
 
 
-def diagnose(resources: Resources, *, online: bool = True) -> Diagnosis:
+def diagnose(resources: Resources, *, dispatch: str, online: bool = True) -> Diagnosis:
     """Make every check that can be made, and tell of the others why not. Raises nothing.
 
     Reads with short, bounded queries, each in a transaction of its own, and writes nothing. `online` asks Zocdoc for
     a token, once, and reads nothing there.
     """
-    first = storage.reachable(resources.database)
-    checks = [first, *_beside(resources, first)]
+    installation = Installation(resources.database, resources.clients, dispatch)
+    first = storage.reachable(installation.database)
+    checks = [first, *_beside(installation, first)]
     try:
-        checks.append(access.credentials(resources, online=online))
+        checks.append(access.credentials(installation, online=online))
     except Exception as error:  # noqa: BLE001 # a diagnosis goes on whatever breaks
         checks.append(unseen("credentials", _told(error)))
     return Diagnosis(checks=tuple(checks))
@@ -61,9 +62,9 @@ class _Step(NamedTuple):
     of_ours: bool = False
 
 
-def _beside(resources: Resources, reached: Check) -> Iterator[Check]:
+def _beside(installation: Installation, reached: Check) -> Iterator[Check]:
     """Look into the database, as deep as it goes."""
-    backend, is_ours = resources.database.engine.dialect.name, True
+    backend, is_ours = installation.database.engine.dialect.name, True
     for step in _STEPS:
         if step.backend not in {None, backend}:
             continue
@@ -72,15 +73,15 @@ def _beside(resources: Resources, reached: Check) -> Iterator[Check]:
         elif step.of_ours and not is_ours:
             yield unseen(step.name, "the schema is not the one of this version")
         else:
-            check = _made(resources, step)
+            check = _made(installation, step)
             is_ours = is_ours and (step.name != _SCHEMA or check.ok is True)
             yield check
 
 
-def _made(resources: Resources, step: _Step) -> Check:
+def _made(installation: Installation, step: _Step) -> Check:
     try:
-        with _open(resources.database) as connection:
-            return step.look(resources, connection)
+        with _open(installation.database) as connection:
+            return step.look(installation, connection)
     except Exception as error:  # noqa: BLE001 # the same
         return unseen(step.name, _told(error))
 
@@ -114,6 +115,8 @@ _STEPS: Final = (
     _Step("environment", access.environment, of_ours=True),
     _Step("statuses", work.statuses, of_ours=True),
     _Step("recovery", work.recovery, of_ours=True),
+    _Step("dispatch", queue.dispatch, of_ours=True),
+    _Step("workers", queue.workers, "postgresql", of_ours=True),
     _Step("attention", work.attention, of_ours=True),
     _Step("inbox", work.inbox, of_ours=True),
     _Step("deliveries", work.deliveries, of_ours=True),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from lifecycle.database import Database
-    from lifecycle.resources import Resources
+    from lifecycle.doctor.checks import Installation
 
 SKEW: Final = 2.0
 """Seconds between the clocks that do no harm yet: less than the shortest pause that one process sets for another."""
@@ -49,7 +49,7 @@ def reachable(database: Database) -> Check:
     return well("database", backend=database.engine.dialect.name, version=version, milliseconds=milliseconds)
 
 
-def schema(_resources: Resources, connection: sa.Connection) -> Check:
+def schema(_installation: Installation, connection: sa.Connection) -> Check:
     """Compare the schema's revision with this code's."""
     revision = db.revision(connection)
     facts = {"found": revision, "expected": models.REVISION}
@@ -63,7 +63,7 @@ def schema(_resources: Resources, connection: sa.Connection) -> Check:
     return found("schema", Severity.ERROR, problem, remedy, **facts)
 
 
-def guards(_resources: Resources, connection: sa.Connection) -> Check:
+def guards(_installation: Installation, connection: sa.Connection) -> Check:
     """Look for the triggers that keep the trail append-only."""
     differences = tuple(triggers.changes(connection))
     if not differences:
@@ -73,10 +73,10 @@ def guards(_resources: Resources, connection: sa.Connection) -> Check:
     return found("guards", Severity.ERROR, problem, remedy, differences=differences)
 
 
-def writable(resources: Resources, _connection: sa.Connection) -> Check:
+def writable(installation: Installation, _connection: sa.Connection) -> Check:
     """Begin a writing transaction, and roll it back."""
     try:
-        is_read_only = not _takes_writes(resources.database)
+        is_read_only = not _takes_writes(installation.database)
     except errors.DatabaseUnavailable as error:
         remedy = "see to the lock, the permissions or the disk; commands are refused until then"
         return found("writable", Severity.ERROR, f"nothing can be written: {error.problem}", remedy)
@@ -86,7 +86,7 @@ def writable(resources: Resources, _connection: sa.Connection) -> Check:
     return found("writable", Severity.ERROR, problem, "point the database URL at the primary server")
 
 
-def pragmas(_resources: Resources, connection: sa.Connection) -> Check:
+def pragmas(_installation: Installation, connection: sa.Connection) -> Check:
     """Read SQLite's settings of this connection; a host's engine may have set others."""
     facts: dict[str, Any] = {name: _pragma(connection, name) for name in ("journal_mode", "synchronous")}
     facts["foreign_keys"] = bool(_pragma(connection, "foreign_keys"))
@@ -102,7 +102,7 @@ def pragmas(_resources: Resources, connection: sa.Connection) -> Check:
     return well("pragmas", **facts)
 
 
-def wal(_resources: Resources, connection: sa.Connection) -> Check:
+def wal(_installation: Installation, connection: sa.Connection) -> Check:
     """Measure SQLite's write-ahead log."""
     path = Path(f"{_file(connection)}-wal")
     size = path.stat().st_size if path.exists() else 0
@@ -112,7 +112,7 @@ def wal(_resources: Resources, connection: sa.Connection) -> Check:
     return found("wal", Severity.WARNING, problem, "end that reader; the next checkpoint empties the log", bytes=size)
 
 
-def disk(_resources: Resources, connection: sa.Connection) -> Check:
+def disk(_installation: Installation, connection: sa.Connection) -> Check:
     """Measure what is left of the disk that holds an SQLite file."""
     free = shutil.disk_usage(_file(connection).parent).free
     if free >= DISK_WARNING:
@@ -122,9 +122,9 @@ def disk(_resources: Resources, connection: sa.Connection) -> Check:
     return found("disk", severity, problem, "free some space: a full disk refuses every command", free_bytes=free)
 
 
-def clock(resources: Resources, connection: sa.Connection) -> Check:
+def clock(installation: Installation, connection: sa.Connection) -> Check:
     """Compare the server's clock with this machine's, halving the round trip; SQLite has only this machine's."""
-    trip, skew = min(_measured(resources.database, connection) for _ in range(3))
+    trip, skew = min(_measured(installation.database, connection) for _ in range(3))
     facts = {"skew_seconds": round(skew, 3), "round_trip_ms": round(trip * 1000, 1)}
     if abs(skew) - trip / 2 <= SKEW:
         return well("clock", **facts)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
 from lifecycle import chart, models
 from lifecycle.columns import UtcDateTime
-from lifecycle.doctor.checks import Check, Severity, found, well
+from lifecycle.doctor.checks import AT_MOST, Check, Severity, found, instant, many, minute, well
 
 if TYPE_CHECKING:
-    from lifecycle.resources import Resources
+    from datetime import datetime
+
+    from lifecycle.doctor.checks import Installation
 
 OVERDUE: Final = timedelta(seconds=60)
 """What runs every few seconds has not run for so long."""
@@ -21,87 +23,84 @@ SYNC_AGE: Final = timedelta(days=1)
 SYNC_SILENCE: Final = timedelta(minutes=10)
 """A run that stores no page for so long is not under way any more: each call of Zocdoc ends within its deadline."""
 
-AT_MOST: Final = 10_000
-"""Nothing is counted further: the reader needs to know that it is many."""
-
 _STATUSES_AT_MOST: Final = 100
 
 
-def statuses(_resources: Resources, connection: sa.Connection) -> Check:
+def statuses(_installation: Installation, connection: sa.Connection) -> Check:
     """Look for stored statuses that the chart does not have, stepping from one status to the next in the index."""
     stored = [row.status for row in connection.execute(_STATUSES)]
     odd = {status: _count(connection, _OF_STATUS, status=status) for status in stored if status not in chart.STATUSES}
     if not odd:
         return well("statuses", statuses=len(stored))
-    told = ", ".join(f"{status} ({_many(count)})" for status, count in odd.items())
+    told = ", ".join(f"{status} ({many(count)})" for status, count in odd.items())
     problem = f"appointments have statuses that this version does not know: {told}; no command is allowed from them"
     remedy = "upgrade this package, or ask Zocdoc what they mean"
     return found("statuses", Severity.WARNING, problem, remedy, unknown=tuple(odd), appointments=sum(odd.values()))
 
 
-def recovery(resources: Resources, connection: sa.Connection) -> Check:
+def recovery(installation: Installation, connection: sa.Connection) -> Check:
     """Look for commands that recovery should have taken up long ago."""
-    now = resources.database.now(connection)
+    now = installation.database.now(connection)
     rows = {row.state: row for row in connection.execute(_STUCK, {"before": now - OVERDUE, "most": AT_MOST})}
     if not rows:
         return well("recovery")
     counts = {state: row.number for state, row in rows.items()}
     since = min(row.since for row in rows.values())
-    told = " and ".join(f"{_many(count)} {state}" for state, count in sorted(counts.items()))
-    problem = f"commands wait for recovery since {_minute(since)}: {told}; it does not run, or has not the credential"
+    told = " and ".join(f"{many(count)} {state}" for state, count in sorted(counts.items()))
+    problem = f"commands wait for recovery since {minute(since)}: {told}; it does not run, or has not the credential"
     remedy = "run `lifecycle recover --watch 5`, or call recover() every few seconds"
-    return found("recovery", Severity.ERROR, problem, remedy, **counts, since=_instant(since))
+    return found("recovery", Severity.ERROR, problem, remedy, **counts, since=instant(since))
 
 
-def attention(_resources: Resources, connection: sa.Connection) -> Check:
+def attention(_installation: Installation, connection: sa.Connection) -> Check:
     """Count the commands that only a human can settle."""
     count, since = _count_since(connection, _ATTENTION)
     if not count:
         return well("attention")
-    problem = f"{_many(count)} commands need a human, the oldest since {_minute(since)}"
+    problem = f"{many(count)} commands need a human, the oldest since {minute(since)}"
     remedy = "`lifecycle attention` lists them with the evidence, `lifecycle resolve` settles each"
-    return found("attention", Severity.WARNING, problem, remedy, commands=count, since=_instant(since))
+    return found("attention", Severity.WARNING, problem, remedy, commands=count, since=instant(since))
 
 
-def inbox(resources: Resources, connection: sa.Connection) -> Check:
+def inbox(installation: Installation, connection: sa.Connection) -> Check:
     """Look for webhook calls that nobody processes; those of an appointment with an active command have to wait."""
-    now = resources.database.now(connection)
+    now = installation.database.now(connection)
     due_at = connection.execute(_INBOX, {"before": now - OVERDUE}).scalar()
     waiting, oldest = _count_since(connection, _WAITING)
     lag = 0.0 if oldest is None else round((now - oldest).total_seconds(), 1)
     facts = {"waiting": waiting, "lag_seconds": lag}
     if due_at is None:
         return well("inbox", **facts)
-    problem = f"stored webhook calls should have been processed since {_minute(due_at)}; {_many(waiting)} wait"
+    problem = f"stored webhook calls should have been processed since {minute(due_at)}; {many(waiting)} wait"
     remedy = "run `lifecycle serve` or `lifecycle inbox process`, with the credentials of who booked"
     return found("inbox", Severity.ERROR, problem, remedy, **facts)
 
 
-def deliveries(_resources: Resources, connection: sa.Connection) -> Check:
+def deliveries(_installation: Installation, connection: sa.Connection) -> Check:
     """Count the webhook calls that were given up."""
     count, since = _count_since(connection, _FAILED)
     if not count:
         return well("deliveries")
-    problem = f"{_many(count)} webhook calls were given up, the oldest of {_minute(since)}"
+    problem = f"{many(count)} webhook calls were given up, the oldest of {minute(since)}"
     remedy = "`lifecycle inbox list --state failed` tells why, `lifecycle inbox retry --all-failed` takes them up again"
-    return found("deliveries", Severity.WARNING, problem, remedy, failed=count, since=_instant(since))
+    return found("deliveries", Severity.WARNING, problem, remedy, failed=count, since=instant(since))
 
 
-def sync(resources: Resources, connection: sa.Connection) -> Check:
+def sync(installation: Installation, connection: sa.Connection) -> Check:
     """Tell how old the last sync is."""
-    now = resources.database.now(connection)
+    now = installation.database.now(connection)
     runs = connection.execute(_RUNS).all()
     ended = max((run.finished_at for run in runs if run.finished_at is not None), default=None)
     cut_off = [run for run in runs if run.finished_at is None and run.updated_at < now - SYNC_SILENCE]
-    facts = {"finished_at": None if ended is None else _instant(ended)}
+    facts = {"finished_at": None if ended is None else instant(ended)}
     remedy = "run `lifecycle sync` every few minutes: it finds what no webhook call told"
     if cut_off:
-        problem = f"a sync that began at {_minute(cut_off[0].started_at)} was cut off; the next one goes on with it"
+        problem = f"a sync that began at {minute(cut_off[0].started_at)} was cut off; the next one goes on with it"
         return found("sync", Severity.ADVICE, problem, remedy, **facts)
     if ended is None and not runs:
         return found("sync", Severity.ADVICE, "Zocdoc's list was never synced", remedy, **facts)
     if ended is not None and ended < now - SYNC_AGE:
-        return found("sync", Severity.ADVICE, f"the last sync ended at {_minute(ended)}", remedy, **facts)
+        return found("sync", Severity.ADVICE, f"the last sync ended at {minute(ended)}", remedy, **facts)
     return well("sync", **facts)
 
 
@@ -115,27 +114,15 @@ def _count_since(connection: sa.Connection, query: sa.Select[int, Any]) -> tuple
     return number, since
 
 
-def _many(count: int) -> str:
-    return f"{count} or more" if count >= AT_MOST else str(count)
-
-
-def _instant(at: datetime) -> str:
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _minute(at: datetime) -> str:
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%MZ")
-
-
 _appointments, _commands, _deliveries = models.appointments, models.commands, models.webhook_deliveries
 State = models.CommandState
 _before: Final = sa.bindparam("before", type_=UtcDateTime())
 _most: Final = sa.bindparam("most", type_=sa.Integer())
 
 
-def _bounded(instant: sa.Column[Any], condition: sa.ColumnElement[bool]) -> sa.Select[int, Any]:
+def _bounded(column: sa.Column[Any], condition: sa.ColumnElement[bool]) -> sa.Select[int, Any]:
     """Count the oldest rows, up to a bound, and tell the oldest instant."""
-    oldest = sa.select(instant.label("since")).where(condition).order_by(instant).limit(_most).subquery()
+    oldest = sa.select(column.label("since")).where(condition).order_by(column).limit(_most).subquery()
     return sa.select(sa.func.count(), sa.func.min(oldest.c.since)).select_from(oldest)
 
 
@@ -174,9 +161,7 @@ _INBOX: Final = (
     .where(
         _is_waiting,
         _deliveries.c.run_at < _before,
-        ~sa.exists().where(
-            _commands.c.appointment_id == _deliveries.c.appointment_id, models.state_in(*models.ACTIVE_STATES)
-        ),
+        ~sa.exists().where(_commands.c.appointment_id == _deliveries.c.appointment_id, models.is_under_way()),
     )
     .order_by(_deliveries.c.run_at)
     .limit(1)
