@@ -24,6 +24,7 @@ CALL: Final = "zocdoc.call"
 then `outcome`, `http_status`, `reason_code`, `zocdoc_request_id`."""
 
 COMMANDS: Final = "lifecycle.commands"
+RECOVERED: Final = "lifecycle.recovered"
 CALLS: Final = "zocdoc.calls"
 CALL_DURATION: Final = "zocdoc.call.duration"
 COMMAND_DURATION: Final = "lifecycle.command.duration"
@@ -31,7 +32,8 @@ QUEUE_WAIT: Final = "lifecycle.queue.wait"
 INBOX_LAG: Final = "lifecycle.inbox.lag"
 
 COUNTERS: Final[Mapping[str, str]] = {
-    COMMANDS: "Commands asked for, by command and outcome",
+    COMMANDS: "Commands that were carried out, refused or taken back, by command and outcome; each attempt counts",
+    RECOVERED: "Commands in doubt that recovery settled, by command and the state they are in then",
     CALLS: "Calls of Zocdoc, by operation and outcome",
 }
 TIMINGS: Final[Mapping[str, str]] = {

@@ -19,6 +19,7 @@ from lifecycle.otel import OpenTelemetry
 from tests import support
 from tests.conftest import FAST
 from tests.support import ACTOR
+from tests.test_cli import assert_error, invoke, settings_for
 from tests.test_privacy import NOTES, PATIENT, SECRET, WORD, troubles
 
 if TYPE_CHECKING:
@@ -176,6 +177,29 @@ def test_without_providers_it_costs_a_no_op(sqlite_url: str, server: Server, san
         assert it.confirm(appointment_id, actor=ACTOR).to_status == "confirmed"
         with pytest.raises(LifecycleError):
             it.confirm(appointment_id, actor=ACTOR)
+
+
+def test_the_command_line_tells_opentelemetry(server: Server, sandbox: Sandbox, sqlite_url: str) -> None:
+    """Where the variable says so, through the global providers; another word is refused."""
+    appointment_id = sandbox.add()
+    code = (
+        "import sys\n"
+        "from opentelemetry import trace\n"
+        "from opentelemetry.sdk.trace import TracerProvider\n"
+        "from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor\n"
+        "provider = TracerProvider()\n"
+        "provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter()))\n"
+        "trace.set_tracer_provider(provider)\n"
+        "from lifecycle.cli.main import root\n"
+        f"root(['track', {appointment_id!r}], standalone_mode=False)\n"
+        f"root(['confirm', {appointment_id!r}])\n"
+    )
+    environ = support.environment(**settings_for(server, sqlite_url), LIFECYCLE_TELEMETRY="otel")
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)  # noqa: S603 # fixed
+    assert done.stdout.count('"name": "zocdoc.call"') == 2
+    assert done.stdout.count('"name": "lifecycle.command"') == 1
+    odd = invoke("confirm", appointment_id, **settings_for(server, sqlite_url), LIFECYCLE_TELEMETRY="jaeger")
+    assert_error(odd, 2, "LIFECYCLE_TELEMETRY")
 
 
 def test_without_the_extra_the_error_says_what_to_install() -> None:

@@ -113,6 +113,7 @@ class Boundary(click.Group):
                                         procrastinate
       {settings.WEBHOOK_KEYS} *         Zocdoc's base64 keys of webhooks, separated by commas
       {settings.PAGE_TOKEN} *           what opens the page of lifecycle serve to others
+      {settings.TELEMETRY}               log (default) or otel, which tells OpenTelemetry
       {settings.CHECKPOINT_KEY} *       hex key of checkpoints, 32 bytes or more
 
     \b
