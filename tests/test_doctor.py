@@ -218,6 +218,22 @@ def test_a_server_with_another_time(postgres_url: str, offset: str, ok: bool) ->
         assert ("ahead" if offset == "5" else "behind") in (found.problem or "")
 
 
+def test_a_slow_answer_is_no_other_time(postgres_url: str) -> None:
+    """Half of the round trip is taken off."""
+    support.query(postgres_url, "CREATE SCHEMA odd")
+    support.query(
+        postgres_url,
+        "CREATE FUNCTION odd.clock_timestamp() RETURNS timestamptz LANGUAGE plpgsql AS $$ "
+        "DECLARE now timestamptz; BEGIN "
+        "PERFORM pg_sleep(0.2); now := pg_catalog.clock_timestamp(); PERFORM pg_sleep(0.2); RETURN now; END $$",
+    )
+    with Lifecycle(_with_options(postgres_url, "-c search_path=odd,pg_catalog,public")) as lifecycle:
+        facts = look(lifecycle, "clock").facts
+    assert isinstance(facts["round_trip_ms"], float)
+    assert facts["round_trip_ms"] >= 400
+    assert facts["skew_seconds"] == pytest.approx(0, abs=0.1)
+
+
 def test_a_client_of_another_environment(lifecycle: Lifecycle, sandbox: Sandbox, database_url: str) -> None:
     """The stamp of the database and the client's environment are both named."""
     support.tracked(lifecycle, sandbox)
