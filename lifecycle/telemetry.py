@@ -120,25 +120,25 @@ class _Guarded:
     """A hook of the caller's. Whatever it raises ends here: a command must not fail because somebody listens."""
 
     def __init__(self, hook: Telemetry) -> None:
-        self._hook = hook
+        self._listener = hook
         self._noted: set[str] = set()
 
     def span(self, name: str, facts: Mapping[str, Fact]) -> AbstractContextManager[Span]:
         try:
-            return _GuardedSpan(self, self._hook.span(name, facts))
+            return _GuardedSpan(self, self._listener.span(name, facts))
         except Exception as error:  # noqa: BLE001 # the caller's own function
             self.note(error)
         return _NOTHING
 
     def count(self, name: str, amount: int, facts: Mapping[str, Fact]) -> None:
         try:
-            self._hook.count(name, amount, facts)
+            self._listener.count(name, amount, facts)
         except Exception as error:  # noqa: BLE001 # the same
             self.note(error)
 
     def record(self, name: str, seconds: float, facts: Mapping[str, Fact]) -> None:
         try:
-            self._hook.record(name, seconds, facts)
+            self._listener.record(name, seconds, facts)
         except Exception as error:  # noqa: BLE001 # the same
             self.note(error)
 

@@ -44,13 +44,9 @@ def diagnose(resources: Resources, *, dispatch: str, online: bool = True) -> Dia
     a token, once, and reads nothing there.
     """
     installation = Installation(resources.database, resources.clients, dispatch)
-    first = storage.reachable(installation.database)
-    checks = [first, *_beside(installation, first)]
-    try:
-        checks.append(access.credentials(installation, online=online))
-    except Exception as error:  # noqa: BLE001 # a diagnosis goes on whatever breaks
-        checks.append(unseen("credentials", _told(error)))
-    return Diagnosis(checks=tuple(checks))
+    first = _safely("database", lambda: storage.reachable(installation.database))
+    last = _safely("credentials", lambda: access.credentials(installation, online=online))
+    return Diagnosis(checks=(first, *_beside(installation, first), last))
 
 
 class _Step(NamedTuple):
@@ -79,11 +75,18 @@ def _beside(installation: Installation, reached: Check) -> Iterator[Check]:
 
 
 def _made(installation: Installation, step: _Step) -> Check:
-    try:
+    def look() -> Check:
         with _open(installation.database) as connection:
             return step.look(installation, connection)
-    except Exception as error:  # noqa: BLE001 # the same
-        return unseen(step.name, _told(error))
+
+    return _safely(step.name, look)
+
+
+def _safely(name: str, make: Callable[[], Check]) -> Check:
+    try:
+        return make()
+    except Exception as error:  # noqa: BLE001 # a diagnosis goes on whatever breaks
+        return unseen(name, _told(error))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from requests.structures import CaseInsensitiveDict
 from lifecycle import telemetry
 from lifecycle.points import Point, reach
 from lifecycle.zocdoc import answers, errors, retries, timing, tokens
-from lifecycle.zocdoc.outcomes import NotSent, Outcome, Reason, Unknown
+from lifecycle.zocdoc.outcomes import Applied, NotSent, Outcome, Reason, Rejected, Unknown
 from lifecycle.zocdoc.transport import NoAnswer
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Caller:
         self._tokens = token_source
         self._base_url = base_url
         self._deadline = deadline
-        self._hook = hook
+        self._listener = hook
         self._place = _place_of(base_url)
         self._pace = timing.Pace()
 
@@ -157,14 +157,14 @@ class Caller:
 
     def _span(self, operation: str, method: str, appointment_id: str | None) -> AbstractContextManager[Span]:
         facts = {**self._place, "operation": operation, "method": method, "appointment_id": appointment_id}
-        return self._hook.span(telemetry.CALL, facts)
+        return self._listener.span(telemetry.CALL, facts)
 
     def _tell(
         self, level: int, operation: str, appointment_id: str | None, *, started: float, result: object, span: Span
     ) -> None:
         """Log one event for one call, and tell the hook. A result without a status of its own was read from a 200."""
         seconds = timing.clock() - started
-        outcome = _OUTCOMES[type(result).__name__]
+        outcome = _OUTCOMES[type(result)]
         http_status = getattr(result, "http_status", answers.OK)
         reason_code, request_id = getattr(result, "reason_code", None), getattr(result, "request_id", None)
         if _log.isEnabledFor(level):
@@ -182,8 +182,8 @@ class Caller:
         if reason_code is not None:
             span.fail(str(reason_code))
         labels: dict[str, Fact] = {"operation": operation, "outcome": outcome}
-        self._hook.count(telemetry.CALLS, 1, labels)
-        self._hook.record(telemetry.CALL_DURATION, seconds, labels)
+        self._listener.count(telemetry.CALLS, 1, labels)
+        self._listener.record(telemetry.CALL_DURATION, seconds, labels)
 
 
 def _place_of(base_url: str) -> dict[str, Fact]:
@@ -191,14 +191,14 @@ def _place_of(base_url: str) -> dict[str, Fact]:
     return {"server": parts.hostname, "port": parts.port}
 
 
-_OUTCOMES = {
-    "Applied": "applied",
-    "Rejected": "rejected",
-    "NotSent": "not_sent",
-    "Unknown": "unknown",
-    "Reading": "read",
-    "Page": "read",
-    "ReadRefused": "refused",
-    "AppointmentMissing": "missing",
-    "ReadFailed": "failed",
+_OUTCOMES: dict[type, str] = {
+    Applied: "applied",
+    Rejected: "rejected",
+    NotSent: "not_sent",
+    Unknown: "unknown",
+    answers.Reading: "read",
+    answers.Page: "read",
+    errors.ReadRefused: "refused",
+    errors.AppointmentMissing: "missing",
+    errors.ReadFailed: "failed",
 }
