@@ -44,7 +44,7 @@ def diagnose(resources: Resources, *, dispatch: str, online: bool = True) -> Dia
     a token, once, and reads nothing there.
     """
     installation = Installation(resources.database, resources.clients, dispatch)
-    first = _safely("database", lambda: storage.reachable(installation.database))
+    first = storage.reachable(installation.database)
     last = _safely("credentials", lambda: access.credentials(installation, online=online))
     return Diagnosis(checks=(first, *_beside(installation, first), last))
 

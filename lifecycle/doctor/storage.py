@@ -42,9 +42,11 @@ def reachable(database: Database) -> Check:
     except errors.SchemaMismatch:
         problem, remedy = "there is no such database file", "check the database URL, then run `lifecycle db upgrade`"
         return found("database", Severity.ERROR, problem, remedy, backend=database.engine.dialect.name)
-    except errors.DatabaseUnavailable as error:
+    except Exception as error:  # noqa: BLE001 # whatever it is, nothing works without the database
+        unexpected = f"unexpected {type(error).__name__}"
+        problem = error.problem if isinstance(error, errors.DatabaseUnavailable) else unexpected
         remedy = "check the database URL (LIFECYCLE_DATABASE_URL), the server or the file, and its permissions"
-        return found("database", Severity.ERROR, error.problem, remedy, backend=database.engine.dialect.name)
+        return found("database", Severity.ERROR, problem, remedy, backend=database.engine.dialect.name)
     milliseconds = round((time.perf_counter() - begun) * 1000, 1)
     return well("database", backend=database.engine.dialect.name, version=version, milliseconds=milliseconds)
 
