@@ -42,9 +42,9 @@ def _examine(database_url: str, *, online: bool) -> Diagnosis:
             with opening.opened(database_url, needs_zocdoc=False) as lifecycle:
                 return lifecycle.diagnose(online=online)
         except settings.SettingsError as error:
-            broken = checks.found("credentials", checks.Severity.ERROR, str(error), "correct that setting")
+            broken = checks.found("settings", checks.Severity.ERROR, str(error), "correct that setting")
         with opening.reading(database_url) as lifecycle:
-            return lifecycle.diagnose(online=False).but(broken)
+            return diagnosis.Diagnosis(checks=(broken, *lifecycle.diagnose(online=False).checks))
     except errors.ConfigurationError as error:
         broken = checks.found("database", checks.Severity.ERROR, error.problem, f"correct {settings.DATABASE_URL}")
         return diagnosis.Diagnosis(checks=(broken,))

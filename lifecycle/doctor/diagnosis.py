@@ -32,10 +32,6 @@ class Diagnosis:
         """Tell whether nothing is wrong; warnings and advice do not count."""
         return not any(check.is_failure for check in self.checks)
 
-    def but(self, check: Check) -> Diagnosis:
-        """Put a check in the place of the one of its name."""
-        return Diagnosis(checks=tuple(check if each.name == check.name else each for each in self.checks))
-
 
 def diagnose(resources: Resources, *, dispatch: str, online: bool = True) -> Diagnosis:
     """Make every check that can be made, and tell of the others why not. Raises nothing.
