@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from lifecycle.batches import BatchInfo, BatchRow, Progress
     from lifecycle.chart import CancellationReason, Command, Status
     from lifecycle.checkpoints import Checkpoint
+    from lifecycle.doctor.checks import Check
+    from lifecycle.doctor.diagnosis import Diagnosis
     from lifecycle.drift import Drift
     from lifecycle.errors import (
         AppointmentNotFound,
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
         TransitionsRow,
     )
     from lifecycle.resources import Timing
+    from lifecycle.telemetry import Telemetry
     from lifecycle.verification import Verification
     from lifecycle.zocdoc import ZocdocClient
 
@@ -74,6 +77,8 @@ _HOMES = {
     "lifecycle.batches": ("BatchInfo", "BatchRow", "Progress"),
     "lifecycle.chart": ("CancellationReason", "Command", "Status"),
     "lifecycle.checkpoints": ("Checkpoint",),
+    "lifecycle.doctor.checks": ("Check",),
+    "lifecycle.doctor.diagnosis": ("Diagnosis",),
     "lifecycle.drift": ("Drift",),
     "lifecycle.errors": (
         "AppointmentNotFound",
@@ -128,6 +133,7 @@ _HOMES = {
         "TransitionsRow",
     ),
     "lifecycle.resources": ("Timing",),
+    "lifecycle.telemetry": ("Telemetry",),
     "lifecycle.verification": ("Verification",),
     "lifecycle.zocdoc": ("ZocdocClient",),
 }
@@ -145,6 +151,7 @@ __all__ = [
     "BatchRow",
     "CancellationReason",
     "CancellationsRow",
+    "Check",
     "Checkpoint",
     "CheckpointRefused",
     "Command",
@@ -161,6 +168,7 @@ __all__ = [
     "DatabaseUnavailable",
     "Delivery",
     "Described",
+    "Diagnosis",
     "Done",
     "Drift",
     "EnvironmentMismatch",
@@ -194,6 +202,7 @@ __all__ = [
     "Submission",
     "SyncFailed",
     "SyncReport",
+    "Telemetry",
     "TimeInStatusRow",
     "Timing",
     "TransitionRefused",

@@ -24,10 +24,12 @@ from lifecycle import (
 )
 from lifecycle import drift as drifting
 from lifecycle.database import Database
+from lifecycle.doctor import diagnosis
 from lifecycle.handles import Batch, Submission
 from lifecycle.reports import arrow, exporting, figures, pages, past, rows
 from lifecycle.reports.filters import Filters
 from lifecycle.resources import Clients, Resources, Timing, check_instant, check_name
+from lifecycle.telemetry import guarded
 
 if TYPE_CHECKING:
     import os
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
     from lifecycle.batches import BatchInfo
     from lifecycle.checkpoints import Checkpoint
+    from lifecycle.doctor.diagnosis import Diagnosis
     from lifecycle.drift import Drift
     from lifecycle.engines.port import Engine
     from lifecycle.feed import FeedEvent
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
     from lifecycle.reports.filters import Given
     from lifecycle.reports.pages import EventPage
     from lifecycle.reports.past import AsOf
+    from lifecycle.telemetry import Telemetry
     from lifecycle.verification import Verification
     from lifecycle.zocdoc import ZocdocClient
 
@@ -70,8 +74,9 @@ class Lifecycle:
     the machine-to-machine one; `user_client` gives the client of a Zocdoc user by the user's id, or None.
     `webhook_keys` are Zocdoc's base64 keys, several while they are rotated. `source` is written on audit rows.
     `dispatch` says who carries out what is submitted: `inline`, `concurrency` threads of this process, or
-    `procrastinate`, the workers of a PostgreSQL database. Opens no connection until it is used; `close` closes the pool
-    that it made itself.
+    `procrastinate`, the workers of a PostgreSQL database. `telemetry` is told of every command; give
+    it to the client too, which tells of every call. Opens no connection until it is used; `close` closes the pool that
+    it made itself.
 
     Every command raises `TransitionRefused` (with `reasons`; `CommandInProgress` while another one is active),
     `CommandRejected` (Zocdoc said no), `NotSent` (no effect, safe to call again), `OutcomeUnknown` (in doubt: do not
@@ -91,8 +96,12 @@ class Lifecycle:
         source: str = "api",
         dispatch: str = engines.INLINE,
         concurrency: int = 8,
+        telemetry: Telemetry | None = None,
     ) -> None:
-        self._resources = Resources(Database(database), Clients(zocdoc, user_client), timing or Timing())
+        self._resources = Resources(
+            Database(database), Clients(zocdoc, user_client), timing or Timing(), telemetry=guarded(telemetry)
+        )
+        self._dispatch = dispatch
         self._engine = engines.named(dispatch, self._resources, concurrency=concurrency)
         self._source = check_name("source", source, at_most=16)
         self._webhook_keys = inbox.check_keys(webhook_keys)
@@ -433,6 +442,14 @@ class Lifecycle:
         Raises `CheckpointRefused` if the file is not, word for word, what was signed with the key. Database only.
         """
         return checkpoints.verify(self._resources.database, path, key=key, processes=processes)
+
+    def diagnose(self, *, online: bool = True) -> Diagnosis:
+        """Check database, recovery, dispatch, inbox, clocks, credentials; what is wrong comes with what to do.
+
+        Raises nothing: a check that cannot be made says so. Reads with short, bounded queries, each in a transaction of
+        its own. `online` asks Zocdoc for one token and reads nothing there.
+        """
+        return diagnosis.diagnose(self._resources, dispatch=self._dispatch, online=online)
 
     def attention(self) -> list[Attention]:
         """List the commands whose outcome reading could not settle, with the evidence. Database only."""

@@ -22,6 +22,7 @@ from lifecycle import (
     refusals,
     settlement,
     submissions,
+    telemetry,
     wishes,
     withdrawals,
     zocdoc,
@@ -101,6 +102,7 @@ def take(
                 decisions.judge(row, locks[row["appointment_id"]])
             decisions.write(connection)
     reach(Point.QUEUE_CLAIMED)
+    decisions.tell()
     decisions.taken.scanned = len(found)
     return decisions.taken
 
@@ -156,6 +158,7 @@ class _Decisions:
         self._claims: list[dict[str, Any]] = []
         self._postponed: list[dict[str, Any]] = []
         self._entries: list[tuple[audit.Locked, audit.Entry]] = []
+        self._waits: list[tuple[str, timedelta]] = []
 
     def judge(self, row: Mapping[Any, Any], locked: audit.Locked) -> None:
         """Decide about one command, whose appointment is locked."""
@@ -177,6 +180,13 @@ class _Decisions:
         endings.change(connection, self._postponed)
         endings.change(connection, self._claims)
         audit.record_all(connection, self._entries)
+
+    def tell(self) -> None:
+        """Tell what was committed: how it ended, and how long the first attempts had waited."""
+        hook = self._resources.telemetry
+        self._ends.tell(hook)
+        for command, wait in self._waits:
+            hook.record(telemetry.QUEUE_WAIT, wait.total_seconds(), {"command": command})
 
     def _read_first(self, row: Mapping[Any, Any], locked: audit.Locked) -> None:
         client = self._clients.get(locked.row["booked_with"])
@@ -241,6 +251,8 @@ class _Decisions:
                 "updated_at": locked.now,
             }
         )
+        if command.attempt == 1:
+            self._waits.append((row["command"], locked.now - row["queued_at"]))
         self._entries.append((locked, _accepted(row, command, advice)))
         claim = Claim(command, client, self._claimed_at, advice)
         self.taken.orders.append(Order(claim, row["source"], is_background=row["batch_id"] is not None))

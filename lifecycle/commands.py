@@ -23,6 +23,7 @@ from lifecycle import (
     refusals,
     sending,
     settlement,
+    tracing,
     wishes,
     zocdoc,
 )
@@ -45,6 +46,12 @@ def run(resources: Resources, wish: Wish) -> Done:
     `RequestKeyReused`, `AppointmentNotFound`, `ReadFailed` (an appointment that needs attention is read first, and
     could not be), `DatabaseUnavailable`.
     """
+    names = {"command": str(wish.command), "appointment_id": wish.appointment_id, "source": wish.source}
+    with tracing.command(resources.telemetry, **names) as span:
+        return span.done(_run(resources, wish, span))
+
+
+def _run(resources: Resources, wish: Wish, span: tracing.CommandSpan) -> Done:
     client = resources.clients.default
     if client is None and resources.clients.resolve is None:
         raise errors.ConfigurationError(problem="no Zocdoc client was given; pass zocdoc=ZocdocClient(...)")
@@ -53,6 +60,7 @@ def run(resources: Resources, wish: Wish) -> Done:
         reach(Point.BEFORE_INTENT)
         match _claim_or_find(resources, wish, client, resolved=resolved, is_read=is_read):
             case Claim() as claim:
+                span.claimed(claim.command.command_id, claim.command.attempt)
                 return sending.carry_out(resources, claim, source=wish.source)
             case Done() as done:
                 return done

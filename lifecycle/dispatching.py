@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from lifecycle import claiming, errors, observations, sending, zocdoc
+from lifecycle import claiming, errors, observations, sending, tracing, zocdoc
 from lifecycle.resources import USER_PREFIX
 
 if TYPE_CHECKING:
@@ -179,7 +179,11 @@ class Dispatcher:
 
     def _send(self, order: Order) -> None:
         command = order.claim.command
-        attempt, settled = sending.perform(self._resources, order.claim, source=order.source)
+        names = {"command": str(command.command), "appointment_id": command.appointment_id, "source": order.source}
+        with tracing.command(self._resources.telemetry, **names) as span:
+            span.claimed(command.command_id, command.attempt)
+            attempt, settled = sending.perform(self._resources, order.claim, source=order.source)
+            span.ended(attempt.outcome)
         self._learn(attempt.outcome)
         if settled is None:
             sending.follow_late(self._resources, order.claim.client, command, source=order.source)

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from lifecycle import audit, models, settlement
+from lifecycle import audit, models, settlement, telemetry
 from lifecycle.pending import Pending
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from lifecycle.telemetry import Telemetry
 
 State = models.CommandState
 
@@ -39,6 +41,7 @@ class Endings:
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
         self._entries: list[tuple[audit.Locked, audit.Entry]] = []
+        self._ended: list[tuple[str, str]] = []
 
     def add(
         self,
@@ -67,11 +70,17 @@ class Endings:
             entry = settlement.entry_for(command, _EVENTS[state], row["source"], reason_code=reason_code)
             entry = replace(entry, actor=actor or row["actor"])
         self._entries.append((locked, entry))
+        self._ended.append((row["command"], str(state)))
 
     def write(self, connection: sa.Connection) -> None:
         """Write them."""
         change(connection, self.rows)
         audit.record_all(connection, self._entries)
+
+    def tell(self, hook: Telemetry) -> None:
+        """Count them, once they are committed."""
+        for command, outcome in self._ended:
+            hook.count(telemetry.COMMANDS, 1, {"command": command, "outcome": outcome})
 
 
 def _by_command(row: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from lifecycle import chart, errors, models, observations, zocdoc
+from lifecycle import chart, errors, models, observations, telemetry, zocdoc
 from lifecycle.columns import UtcDateTime
 from lifecycle.points import Point, reach
 from lifecycle.zocdoc import webhook
@@ -261,7 +261,7 @@ def _due(resources: Resources, until: datetime, limit: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """The deliveries of one appointment that this process has taken until an instant, and their newest.
+    """The deliveries of one appointment that this process has taken until an instant, with their newest and oldest.
 
     `booked_with` None: the appointment is not tracked.
     """
@@ -270,6 +270,7 @@ class _Claim:
     lease: datetime
     booked_with: str | None
     newest: str
+    oldest_at: datetime
     occurred_at: datetime | None
     attempts: int
 
@@ -356,6 +357,7 @@ def _claim(resources: Resources, appointment_id: str) -> _Claim | None:
         lease=lease,
         booked_with=booked_with,
         newest=newest.delivery_id,
+        oldest_at=newest.oldest_at,
         # One of the future cannot be waited for.
         occurred_at=told if told is None or told <= now else None,
         attempts=newest.attempts,
@@ -368,6 +370,8 @@ def _end(resources: Resources, claim: _Claim, state: models.DeliveryState) -> St
         values = {"state": state, "run_at": None, "reason_code": None, "processed_at": now}
         ended = connection.execute(sa.update(_deliveries).where(claim.own).values(values)).rowcount
     reach(Point.DELIVERY_ENDED)
+    if state is State.FOLLOWED and ended:
+        resources.telemetry.record(telemetry.INBOX_LAG, (now - claim.oldest_at).total_seconds(), {})
     return Step(state, ended)
 
 
@@ -456,6 +460,7 @@ _NEWEST: Final = (
         _deliveries.c.delivery_id,
         sa.func.max(_deliveries.c.occurred_at).over().label("occurred_at"),
         sa.func.max(_deliveries.c.attempts).over().label("attempts"),
+        sa.func.min(_deliveries.c.received_at).over().label("oldest_at"),
     )
     .where(
         _deliveries.c.appointment_id == sa.bindparam("id"),

@@ -20,6 +20,7 @@ from lifecycle import (
     refusals,
     sending,
     settlement,
+    tracing,
     wishes,
     zocdoc,
 )
@@ -217,7 +218,11 @@ def _retry(resources: Resources, row: Mapping[Any, Any], *, reason_code: str, ac
             command = _claim_again(connection, locked, Pending.of(row), lease, reason_code=reason_code, actor=actor)
     if decision.reasons:
         raise refusals.error(locked, wish, decision.reasons)
-    return sending.carry_out(resources, sending.Claim(command, client, claimed_at, decision.advice), source=SOURCE)
+    claim = sending.Claim(command, client, claimed_at, decision.advice)
+    names = {"command": str(wish.command), "appointment_id": wish.appointment_id, "source": SOURCE}
+    with tracing.command(resources.telemetry, **names) as span:
+        span.claimed(command.command_id, command.attempt)
+        return span.done(sending.carry_out(resources, claim, source=SOURCE))
 
 
 def _claim_again(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from lifecycle import audit, chart, claiming, doubt, errors, models, settlement, zocdoc
+from lifecycle import audit, chart, claiming, doubt, errors, models, settlement, telemetry, zocdoc
 from lifecycle.attempts import Attempt
 from lifecycle.columns import UtcDateTime
 from lifecycle.pending import Finding, Pending, judge
@@ -57,7 +57,9 @@ def recover(resources: Resources, *, wait: float = 0.0, sleep: Callable[[float],
         _expire_leases(resources)
         due = _select(resources, _DUE)
         reach(Point.RECOVERY_SCANNED)
-        settled += filter(None, (_look(resources, row) for row in due))
+        for found in filter(None, (_look(resources, row) for row in due)):
+            settled.append(found)
+            resources.telemetry.count(telemetry.RECOVERED, 1, {"command": found.command, "outcome": found.state})
         waiting, next_at, pause = _outlook(resources)
         if not waiting or time.monotonic() + pause > until:
             return Recovery(settled=settled, waiting=waiting, next_at=next_at, queued=claiming.count(resources))

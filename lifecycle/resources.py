@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from lifecycle import chart, errors, models, zocdoc
+from lifecycle.telemetry import LOGGED, Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,13 +114,14 @@ class Clients:
 class Resources:
     """The parts that `Lifecycle` brings together and every story is handed.
 
-    `monotonic` gives the seconds that calls are measured in; None: this machine's.
+    `monotonic` gives the seconds that calls are measured in; None: this machine's. `telemetry` never raises.
     """
 
     database: Database
     clients: Clients
     timing: Timing = Timing()
     monotonic: Callable[[], float] | None = None
+    telemetry: Telemetry = LOGGED
     _installation: dict[str, str] = field(default_factory=dict)
 
     def stamp(self, connection: sa.Connection, *, environment: str) -> None:

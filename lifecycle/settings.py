@@ -11,6 +11,7 @@
 | `LIFECYCLE_CHECKPOINT_KEY` | the key that signs checkpoints: 64 hex digits or more, as `openssl rand -hex 32` makes |
 | `LIFECYCLE_DISPATCH` | who carries submitted commands out: `inline` (default), or workers by `procrastinate` |
 | `LIFECYCLE_WEBHOOK_KEYS` | Zocdoc's base64 keys of webhooks, separated by commas; in a file also by lines |
+| `LIFECYCLE_TELEMETRY` | who is told of commands and calls: `log` (default), or `otel`: OpenTelemetry |
 | `LIFECYCLE_PAGE_TOKEN` | what opens the page of `lifecycle serve` to others than this machine |
 
 The database URL, the client secret, the access token, the webhook keys, the checkpoint key and the page's token may
@@ -39,6 +40,10 @@ DISPATCH: Final = "LIFECYCLE_DISPATCH"
 INLINE: Final = "inline"
 PROCRASTINATE: Final = "procrastinate"
 DISPATCHES: Final = (INLINE, PROCRASTINATE)
+
+TELEMETRY: Final = "LIFECYCLE_TELEMETRY"
+LOG: Final = "log"
+OTEL: Final = "otel"
 
 CHECKPOINT_KEY: Final = "LIFECYCLE_CHECKPOINT_KEY"
 
@@ -130,6 +135,14 @@ def dispatch(environ: Mapping[str, str]) -> str:
     given = environ.get(DISPATCH) or INLINE
     if given not in DISPATCHES:
         raise SettingsError(f"{DISPATCH} is neither inline nor procrastinate; set one of them")
+    return given
+
+
+def telemetry(environ: Mapping[str, str]) -> str:
+    """Tell who is told of commands and calls: `log` or `otel`. Raises `SettingsError`."""
+    given = environ.get(TELEMETRY) or LOG
+    if given not in {LOG, OTEL}:
+        raise SettingsError(f"{TELEMETRY} is neither {LOG} nor {OTEL}; set one of them")
     return given
 
 

@@ -26,7 +26,9 @@ def withdraw(resources: Resources, command_id: str, *, actor: str) -> bool:
     """Take a queued command back; False if it is no longer queued, or never was. Opens one transaction."""
     with resources.database.write() as connection:
         rows = connection.execute(_THIS, {"id": command_id}).mappings().all()
-        return _withdraw(resources, connection, rows, actor=actor, reason_code=WITHDRAWN) == 1
+        ends = _withdraw(resources, connection, rows, actor=actor, reason_code=WITHDRAWN)
+    ends.tell(resources.telemetry)
+    return len(ends.rows) == 1
 
 
 def withdraw_batch(resources: Resources, batch_id: str, *, actor: str) -> int:
@@ -39,7 +41,9 @@ def withdraw_batch(resources: Resources, batch_id: str, *, actor: str) -> int:
         with resources.database.write() as connection:
             values = {"batch_id": batch_id, "after": after, "most": _MOST}
             rows = connection.execute(_OF_BATCH, values).mappings().all()
-            withdrawn += _withdraw(resources, connection, rows, actor=actor, reason_code=BATCH_CANCELLED)
+            ends = _withdraw(resources, connection, rows, actor=actor, reason_code=BATCH_CANCELLED)
+        ends.tell(resources.telemetry)
+        withdrawn += len(ends.rows)
         if len(rows) < _MOST:
             return withdrawn
         after = rows[-1]["batch_row"]
@@ -52,7 +56,7 @@ def _withdraw(
     *,
     actor: str,
     reason_code: str,
-) -> int:
+) -> endings.Endings:
     queued = [row for row in rows if row["state"] == State.QUEUED]
     locks = audit.lock_all(resources.database, connection, sorted(row["appointment_id"] for row in queued))
     ends = endings.Endings()
@@ -61,7 +65,7 @@ def _withdraw(
         if endings.is_queued(row, locked):
             ends.add(row, locked, State.WITHDRAWN, reason_code, actor=actor)
     ends.write(connection)
-    return len(ends.rows)
+    return ends
 
 
 _commands = models.commands

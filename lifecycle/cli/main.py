@@ -17,6 +17,7 @@ from lifecycle.cli import (
     database,
     demo,
     dictionary,
+    doctor,
     events,
     exporting,
     figures,
@@ -112,11 +113,13 @@ class Boundary(click.Group):
                                         procrastinate
       {settings.WEBHOOK_KEYS} *         Zocdoc's base64 keys of webhooks, separated by commas
       {settings.PAGE_TOKEN} *           what opens the page of lifecycle serve to others
+      {settings.TELEMETRY}               log (default) or otel, which tells OpenTelemetry
       {settings.CHECKPOINT_KEY} *       hex key of checkpoints, 32 bytes or more
 
     \b
     Exit codes: 0 done, 1 failure, 2 usage or settings, 3 refused, 4 not found,
-    5 remote failure or unknown outcome, 6 audit trail broken, 7 drift was found, 130 interrupted.
+    5 remote failure or unknown outcome, 6 audit trail broken, 7 drift was found,
+    8 doctor found something wrong, 130 interrupted.
     """,
 )
 @click.option("--debug", is_flag=True, show_envvar=True, help="Print the traceback of an error.")
@@ -132,6 +135,7 @@ def root(*, debug: bool) -> None:
 for command in (
     demo.demo,
     database.db,
+    doctor.doctor,
     commands.track,
     commands.confirm,
     commands.cancel,

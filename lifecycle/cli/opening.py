@@ -13,6 +13,8 @@ from lifecycle import settings, zocdoc
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lifecycle.telemetry import Telemetry
+
 _NO_ZOCDOC = (
     f"no Zocdoc settings: set {settings.ZOCDOC}ENVIRONMENT (sandbox or production), {settings.ZOCDOC}CLIENT_ID and "
     f"{settings.ZOCDOC}CLIENT_SECRET; `lifecycle sandbox` starts a local stand-in and prints its settings"
@@ -37,13 +39,15 @@ def opened(
         chosen = settings.zocdoc(os.environ)
         if chosen is None and needs_zocdoc:
             raise settings.SettingsError(_NO_ZOCDOC)
-        client = None if chosen is None else stack.enter_context(_client(chosen))
+        hook = _telemetry()
+        client = None if chosen is None else stack.enter_context(_client(chosen, hook))
         yield stack.enter_context(
             lifecycle.Lifecycle(
                 database_url,
                 zocdoc=client,
                 webhook_keys=webhook_keys,
                 source="cli",
+                telemetry=hook,
                 dispatch=dispatch or settings.dispatch(os.environ),
             )
         )
@@ -61,8 +65,18 @@ def has_zocdoc() -> bool:
     return settings.zocdoc(os.environ) is not None
 
 
-def _client(chosen: settings.ZocdocSettings) -> lifecycle.ZocdocClient:
-    credential: dict[str, Any] = {
+def _telemetry() -> Telemetry | None:
+    """Make the hook that the environment asks for; its exporters are OpenTelemetry's own settings."""
+    if settings.telemetry(os.environ) != settings.OTEL:
+        return None
+    from lifecycle import otel  # noqa: PLC0415 # an extra
+
+    return otel.OpenTelemetry()
+
+
+def _client(chosen: settings.ZocdocSettings, hook: Telemetry | None) -> lifecycle.ZocdocClient:
+    options: dict[str, Any] = {
+        "telemetry": hook,
         "client_id": chosen.client_id,
         "client_secret": chosen.client_secret,
         "access_token": chosen.access_token,
@@ -70,9 +84,9 @@ def _client(chosen: settings.ZocdocSettings) -> lifecycle.ZocdocClient:
     }
     try:
         if chosen.base_url is None:
-            return lifecycle.ZocdocClient.for_environment(chosen.environment or "", **credential)
+            return lifecycle.ZocdocClient.for_environment(chosen.environment or "", **options)
         place: dict[str, Any] = {"token_url": chosen.token_url, "audience": chosen.audience}
-        return lifecycle.ZocdocClient(base_url=chosen.base_url, **place, **credential)
+        return lifecycle.ZocdocClient(base_url=chosen.base_url, **place, **options)
     except zocdoc.InvalidConfiguration as error:
         raise settings.SettingsError(_by_variable(str(error))) from None
 

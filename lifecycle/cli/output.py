@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         "Appointment",
         "Attention",
         "AuditEvent",
+        "Check",
         "Delivery",
         "Described",
         "Drift",

@@ -136,6 +136,18 @@ def _last_read(attention: Any) -> str:  # noqa: ANN401 # as above
     return f"{attention.remote_status}, {attention.remote_start_time[:16]}Z"
 
 
+def _verdict(check: Any) -> str:  # noqa: ANN401 # as above
+    if check.ok is None:
+        return "not looked at"
+    return "well" if check.ok else str(check.severity)
+
+
+def _facts(check: Any) -> str:  # noqa: ANN401 # as above
+    return check.problem or ", ".join(
+        f"{name} {_words(value)}" for name, value in check.facts.items() if value is not None
+    )
+
+
 COLUMNS: Final[Mapping[str, tuple[Column, ...]]] = {
     "Appointment": (
         Column("appointment", lambda it: it.appointment_id, whole=True),
@@ -159,6 +171,12 @@ COLUMNS: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("status then", _status_then, narrow=18),
         Column("outcome", lambda it: it.reason_code or it.outcome, narrow=12),
         Column("actor", lambda it: it.actor),
+    ),
+    "Check": (
+        Column("check", lambda it: it.name, whole=True),
+        Column("", _verdict, whole=True),
+        Column("what", _facts),
+        Column("what to do", lambda it: it.remedy),
     ),
     "Delivery": (
         Column("delivery", lambda it: it.delivery_id, narrow=16),

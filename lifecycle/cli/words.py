@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from lifecycle.doctor.diagnosis import Diagnosis
     from lifecycle.outcomes import Done
     from lifecycle.reconciliation import SyncReport
     from lifecycle.recovery import Recovery
@@ -73,6 +74,18 @@ def verified(found: Verification) -> list[str]:
     total = sum(found.counts.values())
     shown = f"; the first {len(found.findings)} are shown" if total > len(found.findings) else ""
     return [f"{size} are NOT sound: {counts}{shown}", _first_bad_row(found)]
+
+
+def diagnosed(found: Diagnosis) -> str:
+    """Tell in a sentence what a diagnosis came to."""
+    counts = {
+        "wrong": sum(check.is_failure for check in found.checks),
+        "to look at": sum(check.ok is False and check.severity == "warning" for check in found.checks),
+        "to consider": sum(check.ok is False and check.severity == "advice" for check in found.checks),
+        "not looked at": sum(check.ok is None for check in found.checks),
+    }
+    told = ", ".join(f"{number} {what}" for what, number in counts.items() if number)
+    return f"{len(found.checks)} checks: {told or 'all is well'}"
 
 
 def _first_bad_row(found: Verification) -> str:

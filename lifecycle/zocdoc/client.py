@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Self, Unpack
 
+from lifecycle.telemetry import guarded
 from lifecycle.zocdoc import answers, calls, environments, errors, options, queries, tokens
 from lifecycle.zocdoc.ids import check_appointment_id
 from lifecycle.zocdoc.outcomes import Outcome, Reason
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from types import TracebackType
 
+    from lifecycle.telemetry import Telemetry
     from lifecycle.zocdoc.payloads import AppointmentData
 
 _BAD_REQUEST = 400
@@ -34,7 +36,7 @@ class ZocdocClient:
     `timeout` bounds each wait for the network, `connect_timeout` the making of a connection, and `deadline` a whole
     call: token, repeated sends, pauses and reading. All are seconds. Name resolution alone has no bound but the
     system's. Environment variables and ~/.netrc are not read, because a stray proxy would see tokens: `proxies` (as
-    `requests` takes them) and `ca_bundle` (a file or a folder) are arguments.
+    `requests` takes them) and `ca_bundle` (a file or a folder) are arguments. `telemetry` is told of every call.
 
     Raises `InvalidConfiguration`. Opens no connection until it is used.
     """
@@ -55,6 +57,7 @@ class ZocdocClient:
         proxies: Mapping[str, str] | None = None,
         ca_bundle: str | os.PathLike[str] | None = None,
         pool_size: int = 32,
+        telemetry: Telemetry | None = None,
     ) -> None:
         options.check_positive(timeout=timeout, connect_timeout=connect_timeout, deadline=deadline, pool_size=pool_size)
         base = environments.check_url("base_url", base_url)
@@ -79,7 +82,9 @@ class ZocdocClient:
             client_secret=client_secret,
             audience=audience or f"{base.origin}/",
         )
-        self._calls = calls.Caller(self._transport, source, base_url=base.text, deadline=deadline)
+        self._calls = calls.Caller(
+            self._transport, source, base_url=base.text, deadline=deadline, hook=guarded(telemetry)
+        )
 
     @classmethod
     def for_environment(
@@ -124,6 +129,13 @@ class ZocdocClient:
     def environment(self) -> str:
         """`sandbox`, `production`, `local` for any loopback host, or else the origin of the base URL."""
         return self._environment
+
+    def authorize(self) -> bool:
+        """Get a token as a call does, and read nothing; False: the token is a ready one, which only a call can judge.
+
+        Calls the token endpoint, unless a token is held. Raises `ReadFailed` if none is to be had.
+        """
+        return self._calls.authorize()
 
     def confirm(self, appointment_id: str, *, send_before: float | None = None) -> Outcome:
         """Confirm a booking. Calls Zocdoc at most once, but for a 401 or 429, which are answered before processing.

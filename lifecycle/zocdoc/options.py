@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping
 
+    from lifecycle.telemetry import Telemetry
+
 _IDENTITY = re.compile(r"machine|user:[!-~]{1,200}")
 
 
@@ -30,6 +32,7 @@ class ClientOptions(TypedDict, total=False):
     proxies: Mapping[str, str] | None
     ca_bundle: str | os.PathLike[str] | None
     pool_size: int
+    telemetry: Telemetry | None
 
 
 def check_identity(identity: str) -> str:
