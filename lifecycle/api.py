@@ -99,7 +99,10 @@ class Lifecycle:
         telemetry: Telemetry | None = None,
     ) -> None:
         self._resources = Resources(
-            Database(database), Clients(zocdoc, user_client), timing or Timing(), telemetry=guarded(telemetry)
+            Database(database, connections=concurrency + 4),
+            Clients(zocdoc, user_client),
+            timing or Timing(),
+            telemetry=guarded(telemetry),
         )
         self._dispatch = dispatch
         self._engine = engines.named(dispatch, self._resources, concurrency=concurrency)

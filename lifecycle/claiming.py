@@ -178,8 +178,9 @@ class _Decisions:
         self._ends.write(connection)
         self.taken.ended = len(self._ends.rows)
         endings.change(connection, self._postponed)
-        endings.change(connection, self._claims)
+        # The commands last: their update holds the counts of a batch, which others wait for, until the commit.
         audit.record_all(connection, self._entries)
+        endings.change(connection, self._claims)
 
     def tell(self) -> None:
         """Tell what was committed: how it ended, and how long the first attempts had waited."""

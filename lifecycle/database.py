@@ -74,12 +74,15 @@ class Database:
 
     `target` is a SQLAlchemy URL (the engine is made here, with safe settings, and disposed of by `close`) or an
     existing Engine of a host application (left as it is; `close` does not touch it). `now` replaces the clock of an
-    SQLite database, which runs in this process; PostgreSQL always uses the server's clock. Opens nothing by itself.
+    SQLite database, which runs in this process; PostgreSQL always uses the server's clock. `connections` are kept open
+    once they were needed; in a rush there are more for a moment. Opens nothing by itself.
     """
 
-    def __init__(self, target: str | sa.URL | sa.Engine, *, now: Callable[[], datetime] = _utc_now) -> None:
+    def __init__(
+        self, target: str | sa.URL | sa.Engine, *, now: Callable[[], datetime] = _utc_now, connections: int = 8
+    ) -> None:
         self._owned = not isinstance(target, sa.Engine)
-        self.engine: Final = _adopt(target) if isinstance(target, sa.Engine) else _create_engine(target)
+        self.engine: Final = _adopt(target) if isinstance(target, sa.Engine) else _create_engine(target, connections)
         self._now = now
         self._usable = False
         self._writer = threading.Lock()
@@ -279,16 +282,17 @@ def _adopt(engine: sa.Engine) -> sa.Engine:
     return engine.execution_options(isolation_level="READ COMMITTED") if engine.name == "postgresql" else engine
 
 
-def _create_engine(target: str | sa.URL) -> sa.Engine:
+def _create_engine(target: str | sa.URL, connections: int) -> sa.Engine:
     try:
         url = sa.make_url(target)
         if url.drivername not in _DRIVERS:
             raise errors.ConfigurationError(problem=_NOT_SUPPORTED)
         if url.get_backend_name() == "sqlite":
-            return _create_sqlite_engine(url)
+            return _create_sqlite_engine(url, connections)
         return sa.create_engine(
             url,
             pool_pre_ping=True,
+            pool_size=connections,
             connect_args={"options": _options(url), **_PATIENCE},
             **_quiet(),
         )
@@ -306,12 +310,12 @@ def _options(url: sa.URL) -> str:
     return " ".join([_POSTGRES_OPTIONS, *([given] if isinstance(given, str) else given)])
 
 
-def _create_sqlite_engine(url: sa.URL) -> sa.Engine:
+def _create_sqlite_engine(url: sa.URL, connections: int) -> sa.Engine:
     name = url.database or ":memory:"
     if ":memory:" in name or url.query.get("mode") == "memory":
         problem = "an SQLite database in memory keeps nothing; name a file: sqlite:///file.db"
         raise errors.ConfigurationError(problem=problem)
-    engine = sa.create_engine(url, connect_args={"timeout": _BUSY_SECONDS}, **_quiet())
+    engine = sa.create_engine(url, connect_args={"timeout": _BUSY_SECONDS}, pool_size=connections, **_quiet())
     sa.event.listen(engine, "connect", _prepare_sqlite)
     return engine
 

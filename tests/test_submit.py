@@ -312,7 +312,7 @@ def test_a_users_command_needs_the_users_credential(
 
     with support.opened(database_url, client, user_client=unable) as broken:
         broken.recover()
-        assert not submitted[0].wait(0.5)
+        assert not broken.submission(submitted[0].id).wait(0.5)
     with support.opened(database_url, client, user_client=lambda _: None) as unknowing:
         assert unknowing.submission(submitted[0].id).state == "queued"
     with (
@@ -320,8 +320,9 @@ def test_a_users_command_needs_the_users_credential(
         support.opened(database_url, client, user_client={"u1": user}.get) as able,
     ):
         able.recover()
-        assert all(each.wait(SOON) for each in submitted)
-        assert [each.state for each in submitted] == ["applied", "applied"]
+        again = [able.submission(each.id) for each in submitted]
+        assert all(each.wait(SOON) for each in again)
+        assert [each.state for each in again] == ["applied", "applied"]
 
 
 def test_a_user_without_a_credential_is_refused(
