@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from lifecycle.rates import stores, timetable
 from lifecycle.zocdoc import pacing, timing, transport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from lifecycle.quota import Quota
     from lifecycle.rates.stores import Store
@@ -26,6 +28,10 @@ waits for ever finds before it."""
 
 _PATIENCE: Final = 1.0
 """Seconds to wait for this process's other threads at the store, before going on without it."""
+
+_BATCHES: Final = 5
+"""Parts of what may leave at one instant, of which a process books one at a time while threads wait for it: so at high
+rates a slow way to the database does not become the limit."""
 
 _FIRST_RETRY: Final = 0.5
 _LONGEST_RETRY: Final = 10.0
@@ -47,6 +53,7 @@ class SharedPace:
         self._quota = quota
         self._close = close
         self._shared = timetable.Timetable(store, quota)
+        self._most = max(1, quota.at_once // _BATCHES)
         self._late = quota.tick_ms / 2000
         self._retry = 0.0
         self._retry_at = 0.0
@@ -59,7 +66,8 @@ class SharedPace:
         """Sleep until a request may leave, and return True; False when that would be too late for the budget."""
         missed = 0
         while True:
-            slot = self._slot(budget)
+            with self._counted():
+                slot = self._slot(budget)
             wait = slot.at - timing.clock()
             if not slot.booked or (wait > 0 and not budget.sleep(wait)):
                 return False
@@ -88,6 +96,9 @@ class SharedPace:
         self._door = threading.Lock()
         self._own_door = threading.Lock()
         self._turn = threading.Lock()
+        self._count = threading.Lock()
+        self._waiting = 0
+        self._spare: deque[Slot] = deque()
         self._own = timetable.Timetable(stores.MemoryStore(self._quota), self._quota)
         self._shared.store.forget()
 
@@ -111,9 +122,33 @@ class SharedPace:
                 return slot
 
     def _book(self, latest: float) -> Slot:
-        slot, resumes = self._ask(lambda table: table.book(1, earliest=self._resumes, latest=latest))
+        return self._ask(lambda table: self._spare_slot(latest) or self._book_in(table, latest))
+
+    def _book_in(self, table: Timetable, latest: float) -> Slot:
+        count = min(self._most, max(1, self._waiting))
+        slot, resumes = table.book(count, earliest=self._resumes, latest=latest)
         self._learn(resumes)
+        if slot.booked:
+            self._spare.extend([slot] * (count - 1))
         return slot
+
+    def _spare_slot(self, latest: float) -> Slot | None:
+        """Take a slot that this process has booked for whoever comes next."""
+        while self._spare:
+            slot = self._spare.popleft()
+            if timing.clock() - self._late <= slot.at <= latest and slot.at >= self._resumes:
+                return slot
+        return None
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._count:
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._count:
+                self._waiting -= 1
 
     def _paused(self, slot: Slot, *, slept: float) -> bool:
         """Tell whether a 429 has come since the slot was booked: to another process, too, if that is long ago."""

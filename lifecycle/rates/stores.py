@@ -29,6 +29,9 @@ _PAUSES: Final = "lifecycle_zocdoc_pause"
 _PATIENCE: Final = 1.0
 """Seconds to wait for other processes, which hold the store for milliseconds: one that was stopped must not stop all."""
 
+_LOCK_SECONDS: Final = 2
+"""Seconds to wait for the tables in PostgreSQL: within one the server sends its own vacuum away."""
+
 _OFFSET_SECONDS: Final = 30.0
 """How long a reading of the database's clock counts: quartz drifts by a millisecond in that time."""
 
@@ -147,12 +150,10 @@ class PostgresStore:
     def opened(self) -> Iterator[Buckets]:
         """Give the buckets; all that is done with them in the block is one transaction."""
         try:
+            if self._buckets is None:
+                self._buckets = self._make()
             with self._pool.transaction():
-                if self._buckets is None:
-                    self._buckets = Buckets(
-                        _PostgresBucket(cast("Any", self._pool), _SENDS, _rates(self._quota)),
-                        _PostgresBucket(cast("Any", self._pool), _PAUSES, _no_rates()),
-                    )
+                self._pool.shut()
                 yield self._buckets
         except BaseException:
             self._buckets = None  # the tables may have gone with the database
@@ -164,6 +165,13 @@ class PostgresStore:
     def forget(self) -> None:
         """Forget the buckets; the engine's owner sees to its connections."""
         self._buckets = None
+
+    def _make(self) -> Buckets:
+        pool = cast("Any", self._pool)
+        with self._pool.transaction():
+            return Buckets(
+                _PostgresBucket(pool, _SENDS, _rates(self._quota)), _PostgresBucket(pool, _PAUSES, _no_rates())
+            )
 
 
 class _Exclusive:
@@ -197,15 +205,23 @@ class _Pool:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Open a transaction that excludes all other senders. Commits at the end, rolls back on any exception."""
-        with self._engine.connect() as connection:
-            self._read_clock(connection.exec_driver_sql(_PRELUDE).one()[-1])
+        """Open a transaction. Commits at the end, rolls back on any exception."""
+        with self._engine.begin() as connection:
             self._lent = connection.connection.driver_connection
             try:
                 yield
-                connection.commit()
+            except BaseException:
+                connection.invalidate()  # whatever state it is in, nobody else gets it
+                raise
             finally:
                 self._lent = None
+
+    def shut(self) -> None:
+        """Exclude all other senders until the transaction ends, and read the clock."""
+        cursor = self._lent.execute(_PRELUDE)
+        while cursor.nextset():
+            pass
+        self._read_clock(float(cursor.fetchone()[0]))
 
     @contextmanager
     def connection(self) -> Iterator[Any]:
@@ -214,7 +230,7 @@ class _Pool:
 
     def _read_clock(self, seconds: float) -> None:
         """Take the reading that was least delayed on its way, and after a while a new one."""
-        offset = float(seconds) - timing.clock()
+        offset = seconds - timing.clock()
         if timing.clock() - self._read_at >= _OFFSET_SECONDS:
             self._read_at, self.offset = timing.clock(), offset
         self.offset = max(self.offset, offset)
@@ -230,16 +246,15 @@ class _PostgresBucket(pyrate.PostgresBucket):
 
 
 _PRELUDE: Final = f"""
-SELECT
-    set_config('timezone', 'UTC', true),
-    set_config('synchronous_commit', 'off', true),
-    set_config('lock_timeout', '{_PATIENCE:.0f}s', true),
-    set_config('idle_in_transaction_session_timeout', '5s', true),
-    pg_advisory_xact_lock(hashtext('{_SENDS}')),
-    extract(epoch FROM clock_timestamp())
+SET LOCAL timezone = 'UTC';
+SET LOCAL synchronous_commit = off;
+SET LOCAL idle_in_transaction_session_timeout = '5s';
+SET LOCAL lock_timeout = '{_LOCK_SECONDS}s';
+LOCK TABLE ratelimit___{_SENDS}, ratelimit___{_PAUSES} IN EXCLUSIVE MODE;
+SELECT extract(epoch FROM clock_timestamp())
 """
-"""The buckets write instants without a zone, and refuse at once when somebody else holds their table: waiting for a
-lock beforehand is fair, and keeps those refusals out of the server's log."""
+"""One trip to the server. The buckets write instants without a zone; and they refuse at once when somebody else holds
+their table, be it only the vacuum, so that the lock is waited for beforehand."""
 
 
 def _rates(quota: Quota) -> list[pyrate.Rate]:
