@@ -28,13 +28,13 @@ class Pace(Protocol):
 
 
 @contextmanager
-def background() -> Iterator[None]:
-    """Mark the calls of this thread (or task) as work that nobody waits for, until the block ends.
+def background(*, when: bool = True) -> Iterator[None]:
+    """Mark the calls of this thread (or task) as work that nobody waits for, until the block ends; or not, by `when`.
 
     A shared rate then gives them what others leave: they wait their turn, and never stand in line before a call that
     somebody waits for. Without a shared rate this changes nothing. Threads started within the block are not marked.
     """
-    token = _in_background.set(True)
+    token = _in_background.set(when)
     try:
         yield
     finally:
