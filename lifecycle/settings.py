@@ -8,7 +8,7 @@
 | `LIFECYCLE_ZOCDOC_CLIENT_ID`, `_CLIENT_SECRET` | machine-to-machine credentials; or instead of them: |
 | `LIFECYCLE_ZOCDOC_ACCESS_TOKEN` | a ready access token |
 | `LIFECYCLE_ZOCDOC_IDENTITY` | whose credential that is: `machine` (default) or `user:ID` |
-| `LIFECYCLE_ZOCDOC_RATE` | how many requests all processes of the database send together: `20/s`, `600/min`, `10000/h` |
+| `LIFECYCLE_ZOCDOC_RATE` | requests that all processes of the database send together: `20/s`, `600/min`, `10000/h` |
 | `LIFECYCLE_CHECKPOINT_KEY` | the key that signs checkpoints: 64 hex digits or more, as `openssl rand -hex 32` makes |
 | `LIFECYCLE_DISPATCH` | who carries submitted commands out: `inline` (default), or workers by `procrastinate` |
 | `LIFECYCLE_WEBHOOK_KEYS` | Zocdoc's base64 keys of webhooks, separated by commas; in a file also by lines |

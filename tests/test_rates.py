@@ -23,7 +23,7 @@ from tests.benchmarks.rate import most_in_a_second
 from tests.test_cli import assert_error, invoke, settings_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from lifecycle import ZocdocClient
@@ -118,11 +118,43 @@ def started(url: str, base_url: str, token: str, seconds: float) -> subprocess.P
     return process
 
 
+def unless_the_machine_stalls(check: Callable[[], None]) -> None:
+    """Check again, twice at most, if a failed check coincided with a thread that woke up 40 ms late or more."""
+    for repeats in (2, 1, 0):
+        done, longest = threading.Event(), [0.0]
+        sleeper = threading.Thread(target=watch, args=(done, longest))
+        sleeper.start()
+        try:
+            check()
+        except AssertionError:
+            if repeats == 0 or longest[0] < 0.04:
+                raise
+        else:
+            return
+        finally:
+            done.set()
+            sleeper.join()
+
+
+def watch(done: threading.Event, longest: list[float]) -> None:
+    """Sleep again and again, and note by how much the latest wake-up was late."""
+    while not done.is_set():
+        begun = time.monotonic()
+        time.sleep(0.01)
+        longest[0] = max(longest[0], time.monotonic() - begun - 0.01)
+
+
 def test_four_processes_keep_to_one_rate_and_use_it(database_url: str, server: Server, sandbox: Sandbox) -> None:
     """At 20/s over 4 processes, never more than 21 requests arrive in a second; at least 95% of the quota is used."""
     sandbox.add("mine", booked_by="user:7")
+    unless_the_machine_stalls(lambda: four_processes(database_url, server, sandbox))
+
+
+def four_processes(database_url: str, server: Server, sandbox: Sandbox) -> None:
+    """Run four processes for some seconds and look at what arrived."""
+    before = len(support.calls(sandbox))
     token = sandbox.user_token("7")
-    processes = [started(database_url, server.base_url, token, 4.0) for _ in range(4)]
+    processes = [started(database_url, server.base_url, token, 3.5) for _ in range(4)]
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("go\n")
@@ -130,10 +162,10 @@ def test_four_processes_keep_to_one_rate_and_use_it(database_url: str, server: S
     for process in processes:
         process.communicate()
         assert process.returncode == 0
-    arrivals = [entry.at for entry in support.calls(sandbox)]
+    arrivals = [entry.at for entry in support.calls(sandbox)][before:]
     assert most_in_a_second(arrivals) <= 21
     assert len(arrivals) - 1 >= 0.95 * 20 * (arrivals[-1] - arrivals[0])
-    assert arrivals[-1] - arrivals[0] > 3.5
+    assert arrivals[-1] - arrivals[0] > 3.0
 
 
 def test_every_send_counts(paced: ZocdocClient, pace: SharedPace, sandbox: Sandbox) -> None:
@@ -175,7 +207,12 @@ def test_slots_are_spaced_evenly_and_an_idle_pace_gives_one_at_once(pace: Shared
 
 def test_a_call_that_somebody_waits_for_passes_background_work(pace: SharedPace) -> None:
     """With 32 background threads at 20/s an interactive call waits less than 300 ms; those threads go on."""
-    end = timing.clock() + 1.8
+    unless_the_machine_stalls(lambda: call_among_background_work(pace))
+
+
+def call_among_background_work(pace: SharedPace) -> None:
+    """Run the threads, call in between, and look at the waits."""
+    end = timing.clock() + 1.2
     sent: list[float] = []
 
     def work() -> None:
@@ -187,7 +224,7 @@ def test_a_call_that_somebody_waits_for_passes_background_work(pace: SharedPace)
     for thread in threads:
         thread.start()
     waits = []
-    for _ in range(5):
+    for _ in range(3):
         time.sleep(0.3)
         begun = timing.clock()
         slots(pace, 1)
@@ -195,7 +232,7 @@ def test_a_call_that_somebody_waits_for_passes_background_work(pace: SharedPace)
     for thread in threads:
         thread.join()
     assert max(waits) < 0.3
-    assert len(sent) > 45
+    assert len(sent) > 40
 
 
 def test_a_slot_that_comes_too_late_is_neither_waited_for_nor_taken(pace: SharedPace) -> None:
@@ -222,26 +259,35 @@ def test_too_late_a_slot_is_not_sent(paced: ZocdocClient, pace: SharedPace, sand
 
 
 def test_a_429_to_one_process_holds_all(database_url: str, server: Server, sandbox: Sandbox) -> None:
-    """The pause after a 429 lasts as long as Retry-After says, for other processes and slots booked before, too."""
+    """The pause after a 429 lasts as long as Retry-After says, for other processes too."""
     appointment_id = sandbox.add()
     with (
         closing(rates.shared(database_url, "20/s")) as ours,
         closing(rates.shared(database_url, "20/s")) as theirs,
         support.client_of(server, pace=ours) as client,
     ):
-        slots(theirs, 1)
-        booked = [threading.Thread(target=slots, args=(theirs, 1)) for _ in range(8)]
-        for thread in booked:
-            thread.start()
         support.arm(sandbox, kind="answer", operation="confirm", status=429, headers={"Retry-After": "2"})
         with support.in_background(lambda: client.confirm(appointment_id)) as results:
             support.until(lambda: support.calls(sandbox))
             told = timing.clock()
             time.sleep(0.2)
             assert slots(theirs, 1)[0] - told > 1.8
-        for thread in booked:
-            thread.join()
     assert isinstance(results[0], zocdoc.Applied)
+
+
+def test_a_pause_holds_back_who_had_booked_before_it(database_url: str) -> None:
+    """A sender that waits for its slot while a 429 comes to another process sleeps on, until the pause is over."""
+    with closing(rates.shared(database_url, "20/s")) as ours, closing(rates.shared(database_url, "20/s")) as theirs:
+        slots(ours, 1)
+        slots(theirs, 1)
+        with support.in_background(lambda: support.together(8, lambda _: slots(theirs, 1))) as results:
+            time.sleep(0.03)
+            begun = timing.clock()
+            ours.hold(1.0)
+    found = sorted(itertools.chain.from_iterable(results[0]))
+    assert [at for at in found if begun + 0.2 < at < begun + 0.95] == []
+    assert found[-3] > begun + 0.95
+    assert most_in_a_second(found) <= 8
 
 
 def test_a_hostile_retry_after_stops_the_others_for_seconds_only(
@@ -291,9 +337,8 @@ def test_while_the_store_fails_this_process_keeps_to_the_rate_by_itself(
     slots(pace, 2)
     with outage(database_url):
         slots(pace, 1)
-        found = sorted(itertools.chain.from_iterable(support.together(4, lambda _: slots(pace, 8))))
-        assert most_in_a_second(found) <= 21
-        assert found[-1] - found[0] < 5.0
+        found = sorted(itertools.chain.from_iterable(support.together(4, lambda _: slots(pace, 6))))
+        assert 20 * TICK < found[-1] - found[0] < 5.0
     support.until(lambda: slots(pace, 1) and "rate_store_back" in caplog.messages, seconds=15.0)
     failed, back = (each for each in caplog.records if each.name == "lifecycle.rates.pace")
     assert (failed.message, back.message) == ("rate_store_failed", "rate_store_back")

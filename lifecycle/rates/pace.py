@@ -38,7 +38,8 @@ _LONGEST_RETRY: Final = 10.0
 """Seconds after which a store that failed is tried again, doubling."""
 
 _MOST_MISSED: Final = 3
-"""A machine that wakes up late again and again sends late rather than never."""
+"""Slots given up because the machine woke up a whole tick late, when a send would crowd with later ones; a machine that
+does so again and again sends late rather than never."""
 
 
 class SharedPace:
@@ -54,7 +55,7 @@ class SharedPace:
         self._close = close
         self._shared = timetable.Timetable(store, quota)
         self._most = max(1, quota.at_once // _BATCHES)
-        self._late = quota.tick_ms / 2000
+        self._late = quota.tick_ms / 1000
         self._retry = 0.0
         self._retry_at = 0.0
         self._resumes = 0.0

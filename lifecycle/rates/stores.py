@@ -27,10 +27,7 @@ if TYPE_CHECKING:
 _SENDS: Final = "lifecycle_zocdoc"
 _PAUSES: Final = "lifecycle_zocdoc_pause"
 _PATIENCE: Final = 1.0
-"""Seconds to wait for other processes, which hold the store for milliseconds: one that was stopped must not stop all."""
-
-_LOCK_SECONDS: Final = 2
-"""Seconds to wait for the tables in PostgreSQL: within one the server sends its own vacuum away."""
+"""Seconds to wait for other processes, which hold a file for milliseconds: one that was stopped must not stop all."""
 
 _OFFSET_SECONDS: Final = 30.0
 """How long a reading of the database's clock counts: quartz drifts by a millisecond in that time."""
@@ -240,21 +237,22 @@ class _PostgresBucket(pyrate.PostgresBucket):
     """A bucket that makes its table only if it is missing: a role that owns nothing cannot even try to."""
 
     def _create_table(self) -> None:
-        with self._get_conn() as connection:  # type: ignore[no-untyped-call]
+        with self._get_conn() as connection:
             if connection.execute("SELECT to_regclass(%s)", (self._full_tbl,)).fetchone()[0] is None:
                 super()._create_table()  # type: ignore[no-untyped-call]
 
 
-_PRELUDE: Final = f"""
+_PRELUDE: Final = """
 SET LOCAL timezone = 'UTC';
 SET LOCAL synchronous_commit = off;
 SET LOCAL idle_in_transaction_session_timeout = '5s';
-SET LOCAL lock_timeout = '{_LOCK_SECONDS}s';
-LOCK TABLE ratelimit___{_SENDS}, ratelimit___{_PAUSES} IN EXCLUSIVE MODE;
+SET LOCAL lock_timeout = '2s';
+LOCK TABLE ratelimit___lifecycle_zocdoc, ratelimit___lifecycle_zocdoc_pause IN EXCLUSIVE MODE;
 SELECT extract(epoch FROM clock_timestamp())
 """
 """One trip to the server. The buckets write instants without a zone; and they refuse at once when somebody else holds
-their table, be it only the vacuum, so that the lock is waited for beforehand."""
+their table, be it only the vacuum, so that the lock is waited for beforehand: for longer than the second after which
+the server sends its vacuum away, and not for a process that was stopped."""
 
 
 def _rates(quota: Quota) -> list[pyrate.Rate]:

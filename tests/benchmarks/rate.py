@@ -1,10 +1,12 @@
 """Whether one rate holds over several processes, at the stand-in: `python tests/benchmarks/rate.py [--rate 20/s]`.
 
-Each process reads one appointment again and again from several threads, as fast as it is let, with one client and the
-shared rate; the stand-in, in a process of its own, writes down when each request arrived. A sample of calls is made in the
-foreground, all others in the background, as a bulk run's are. `most_in_a_second` is the most requests in any half-open
-second that begins with one; `used` is the part of the quota that was used between the first request and the end. The
-waits are those for a slot alone. Prints one JSON object for each database; exits with 1 if more than the quota and 5% (at least one request) arrived in a
+Each process reads one appointment again and again from several background threads, as a bulk run does, as fast as the
+shared rate lets it; the stand-in, in a process of its own, writes down when each request arrived. One process also
+reads in the foreground once a second. `most_in_a_second` is the most requests in any half-open second that begins with
+one; `used` is the part of the quota that was used between the first request and the end. `foreground_wait_ms` is how long
+the reads in the foreground took.
+
+Prints one JSON object for each database; exits with 1 if more than the quota and 5% (at least one request) arrived in a
 second, or if less than 95% was used.
 """
 
@@ -21,6 +23,7 @@ import threading
 import time
 import warnings
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +40,20 @@ SPAWN = multiprocessing.get_context("spawn")
 FOREGROUND_EVERY = 1.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What one process does; `begin` and `end` are monotonic seconds, which all processes of a machine share."""
+
+    url: str
+    rate: str
+    base_url: str
+    token: str
+    threads: int
+    begin: float
+    end: float
+    has_foreground: bool
+
+
 def main() -> int:
     """Run the benchmark and print its figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -47,36 +64,45 @@ def main() -> int:
     chosen = parser.parse_args()
     is_good = True
     for name, url in databases():
-        figures = measure(url, chosen.rate, chosen.processes, chosen.threads, chosen.seconds)
+        figures = measure(url, chosen)
         sys.stdout.write(json.dumps({"database": name} | figures) + "\n")
         is_good &= figures["most_in_a_second"] <= figures["allowed_in_a_second"] and figures["used"] >= 0.95
     return 0 if is_good else 1
 
 
-def measure(url: str, rate: str, processes: int, threads: int, seconds: float) -> dict[str, Any]:
+def measure(url: str, chosen: argparse.Namespace) -> dict[str, Any]:
     """Let so many processes call so long, and count what arrived."""
     ours, theirs = SPAWN.Pipe()
     standin = SPAWN.Process(target=serve_sandbox, args=(theirs,))
     standin.start()
-    place = ours.recv()
-    # A monotonic instant that all processes of this machine understand, late enough for all to have started.
-    begin = time.monotonic() + 3.0 + processes * 0.5
-    with SPAWN.Pool(processes) as pool:
-        given = [(url, rate, place, threads, begin, seconds, number == 0) for number in range(processes)]
-        waits = [wait for each in pool.starmap(call, given) for wait in each]
+    base_url, token = ours.recv()
+    begin = time.monotonic() + 3.0 + chosen.processes * 0.5  # late enough for all to have started
+    task = Task(
+        url=url,
+        rate=chosen.rate,
+        base_url=base_url,
+        token=token,
+        threads=chosen.threads,
+        begin=begin,
+        end=begin + chosen.seconds,
+        has_foreground=False,
+    )
+    tasks = [replace(task, has_foreground=number == 0) for number in range(chosen.processes)]
+    with SPAWN.Pool(chosen.processes) as pool:
+        waits = [wait for each in pool.map(call, tasks, chunksize=1) for wait in each]
     ours.send("stop")
     arrivals = ours.recv()
     standin.join()
-    quota = Quota.parse(rate)
+    quota = Quota.parse(chosen.rate)
     per_second = quota.requests * 1000 / quota.period_ms
-    inside = [at for at in arrivals if begin <= at < begin + seconds]
+    inside = [at for at in arrivals if begin <= at < task.end]
     return {
-        "rate": rate,
-        "processes": processes,
+        "rate": chosen.rate,
+        "processes": chosen.processes,
         "requests": len(inside),
         "most_in_a_second": most_in_a_second(arrivals),
         "allowed_in_a_second": max(int(per_second * 1.05), int(per_second) + 1),
-        "used": round(len(inside) / (per_second * (begin + seconds - inside[0])), 4),
+        "used": round(len(inside) / (per_second * (task.end - inside[0])), 4),
         "foreground_wait_ms_p50": round(statistics.median(waits) * 1000),
         "foreground_wait_ms_max": round(max(waits) * 1000),
     }
@@ -98,21 +124,20 @@ def serve_sandbox(pipe: Connection) -> None:
         pipe.send([entry.at for entry in sandbox.ledger.entries(operation="get")])
 
 
-def call(
-    url: str, rate: str, place: tuple[str, str], threads: int, begin: float, seconds: float, has_foreground: bool
-) -> list[float]:
+def call(task: Task) -> list[float]:
     """Read until the time is over; give how long each call in the foreground took."""
-    base_url, token = place
     waits: list[float] = []
     with (
-        closing(rates.shared(url, rate)) as pace,
-        ZocdocClient(base_url=base_url, access_token=token, identity="user:bench", pace=pace, deadline=60.0) as client,
+        closing(rates.shared(task.url, task.rate)) as pace,
+        ZocdocClient(
+            base_url=task.base_url, access_token=task.token, identity="user:bench", pace=pace, deadline=60.0
+        ) as client,
     ):
-        running = [threading.Thread(target=read_on, args=(client, begin, begin + seconds)) for _ in range(threads)]
+        running = [threading.Thread(target=read_on, args=(client, task)) for _ in range(task.threads)]
         for thread in running:
             thread.start()
-        time.sleep(max(0.0, begin - time.monotonic()))
-        while has_foreground and time.monotonic() < begin + seconds:
+        time.sleep(max(0.0, task.begin - time.monotonic()))
+        while task.has_foreground and time.monotonic() < task.end:
             started = time.monotonic()
             client.get("bench")
             waits.append(time.monotonic() - started)
@@ -122,11 +147,11 @@ def call(
     return waits
 
 
-def read_on(client: ZocdocClient, begin: float, end: float) -> None:
+def read_on(client: ZocdocClient, task: Task) -> None:
     """Read in the background."""
-    time.sleep(max(0.0, begin - time.monotonic()))
+    time.sleep(max(0.0, task.begin - time.monotonic()))
     with background():
-        while time.monotonic() < end:
+        while time.monotonic() < task.end:
             client.get("bench")
 
 
