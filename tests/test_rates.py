@@ -17,6 +17,8 @@ import pytest
 import sqlalchemy as sa
 
 from lifecycle import database, errors, rates, schema, zocdoc
+from lifecycle.quota import Quota
+from lifecycle.rates import SharedPace, stores
 from lifecycle.zocdoc import NotSent, Reason, pacing, timing
 from tests import support
 from tests.benchmarks.rate import most_in_a_second
@@ -24,10 +26,10 @@ from tests.test_cli import assert_error, invoke, settings_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from lifecycle import ZocdocClient
-    from lifecycle.rates import SharedPace
     from lifecycle.sandbox import Sandbox, Server
 
 TICK = 0.051
@@ -39,6 +41,7 @@ from lifecycle import rates
 from lifecycle.zocdoc import timing
 pace = rates.shared(sys.argv[1], "20/s")
 pace.wait(timing.Budget.of(20.0))
+before = getattr(pace._shared.store, "_connection", None)
 child = os.fork()
 found = []
 for _ in range(10):
@@ -47,6 +50,7 @@ for _ in range(10):
 assert pace._retry == 0.0, "the store failed"
 print(*found, flush=True)
 if child == 0:
+    assert before is None or pace._shared.store._connection is not before, "the parent's connection"
     os._exit(0)
 _, status = os.waitpid(child, 0)
 pace.close()
@@ -300,15 +304,47 @@ def test_a_hostile_retry_after_stops_the_others_for_seconds_only(
     assert 0.5 < slots(pace, 1)[0] - begun < 1.0
 
 
-def test_at_high_rates_waiting_threads_share_bookings(database_url: str) -> None:
-    """A handful of slots is booked at once, and the rate still holds."""
-    with closing(rates.shared(database_url, "400/s")) as fast:
-        slots(fast, 1)
-        begun = timing.clock()
-        found = sorted(itertools.chain.from_iterable(support.together(16, lambda _: slots(fast, 12))))
+def test_no_slot_is_given_twice(database_url: str) -> None:
+    """Senders with connections of their own, asking all at once, get slots that are a tick apart."""
+    quota = Quota.parse("20/s")
+
+    def book(_: int) -> list[float]:
+        with closing(rates.shared(database_url, quota)) as made:
+            now = timing.clock()
+            found = [made._shared.book(1, earliest=0.0, latest=now + 59.0) for _ in range(60)]
+            assert all(slot.booked for slot, _ in found)
+            # What all go by is the store's clock.
+            return [(slot.at - timing.clock()) * 1000 + made._shared.store.now() for slot, _ in found]
+
+    results = support.together(4, book)
+    found = sorted(itertools.chain.from_iterable(results))
+    assert len(found) == 240
+    assert min(gaps(found)) > quota.tick_ms - 5  # as exactly as the clocks are read
+
+
+class CountedStore(stores.MemoryStore):
+    """A store that counts how often it is asked, and answers slowly."""
+
+    asked = 0
+
+    def opened(self) -> AbstractContextManager[stores.Buckets]:
+        """Count, and sleep."""
+        self.asked += 1
+        time.sleep(0.005)
+        return super().opened()
+
+
+def test_at_high_rates_waiting_threads_share_bookings() -> None:
+    """A slow way to the store is gone for a handful of slots at once, and the rate still holds."""
+    quota = Quota.parse("400/s")
+    store = CountedStore(quota)
+    made = SharedPace(store, quota)
+    slots(made, 1)
+    found = sorted(itertools.chain.from_iterable(support.together(16, lambda _: slots(made, 12))))
     assert most_in_a_second(found) <= 400
     assert len(found) == 192
-    assert 0.4 < found[-1] - begun < 1.0
+    assert 0.4 < found[-1] - found[0] < 1.2
+    assert store.asked < 100
 
 
 @contextmanager

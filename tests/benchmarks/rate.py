@@ -3,8 +3,8 @@
 Each process reads one appointment again and again from several background threads, as a bulk run does, as fast as the
 shared rate lets it; the stand-in, in a process of its own, writes down when each request arrived. One process also
 reads in the foreground once a second. `most_in_a_second` is the most requests in any half-open second that begins with
-one; `used` is the part of the quota that was used between the first request and the end. `foreground_wait_ms` is how long
-the reads in the foreground took.
+one; `used` is the part of the quota that was used between the first request and the end. `foreground_wait_ms` is how
+long the reads in the foreground took.
 
 Prints one JSON object for each database; exits with 1 if more than the quota and 5% (at least one request) arrived in a
 second, or if less than 95% was used.
