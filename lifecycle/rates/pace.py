@@ -37,6 +37,9 @@ _FIRST_RETRY: Final = 0.5
 _LONGEST_RETRY: Final = 10.0
 """Seconds after which a store that failed is tried again, doubling."""
 
+_ROUNDING: Final = 0.001
+"""Slots are whole milliseconds, so the first one that is free is up to one away."""
+
 _MOST_MISSED: Final = 3
 """Slots given up because the machine woke up a whole tick late, when a send would crowd with later ones; a machine that
 does so again and again sends late rather than never."""
@@ -70,7 +73,7 @@ class SharedPace:
             with self._counted():
                 slot = self._slot(budget)
             wait = slot.at - timing.clock()
-            if not slot.booked or (wait > 0 and not budget.sleep(wait)):
+            if not slot.booked or (wait > _ROUNDING and not budget.sleep(wait)):
                 return False
             if self._paused(slot, slept=wait):
                 continue

@@ -164,11 +164,13 @@ class PostgresStore:
         self._buckets = None
 
     def _make(self) -> Buckets:
-        pool = cast("Any", self._pool)
         with self._pool.transaction():
-            return Buckets(
-                _PostgresBucket(pool, _SENDS, _rates(self._quota)), _PostgresBucket(pool, _PAUSES, _no_rates())
-            )
+            return _postgres_buckets(self._pool, _rates(self._quota))
+
+
+def make_tables(connection: object) -> None:
+    """Make the tables in PostgreSQL that are missing, within the open transaction of a connection of psycopg."""
+    _postgres_buckets(_Lender(connection), _no_rates())
 
 
 class _Exclusive:
@@ -189,14 +191,26 @@ class _Exclusive:
             self._connection.execute("COMMIT" if kind is None else "ROLLBACK")
 
 
-class _Pool:
+class _Lender:
     """Stands in for the pool of psycopg that the buckets ask for connections: it lends them the open transaction's."""
 
     closed = False
 
+    def __init__(self, connection: object = None) -> None:
+        self._lent: Any = connection
+
+    @contextmanager
+    def connection(self) -> Iterator[Any]:
+        """Lend the connection of the open transaction."""
+        yield self._lent
+
+
+class _Pool(_Lender):
+    """Opens the transactions, on connections of SQLAlchemy's pool, and reads the server's clock."""
+
     def __init__(self, engine: sa.Engine) -> None:
+        super().__init__()
         self._engine = engine
-        self._lent: Any = None
         self._read_at = -_OFFSET_SECONDS
         self.offset = time.time() - timing.clock()
 
@@ -219,11 +233,6 @@ class _Pool:
         while cursor.nextset():
             pass
         self._read_clock(float(cursor.fetchone()[0]))
-
-    @contextmanager
-    def connection(self) -> Iterator[Any]:
-        """Lend the connection of the open transaction."""
-        yield self._lent
 
     def _read_clock(self, seconds: float) -> None:
         """Take the reading that was least delayed on its way, and after a while a new one."""
@@ -253,6 +262,11 @@ SELECT extract(epoch FROM clock_timestamp())
 """One trip to the server. The buckets write instants without a zone; and they refuse at once when somebody else holds
 their table, be it only the vacuum, so that the lock is waited for beforehand: for longer than the second after which
 the server sends its vacuum away, and not for a process that was stopped."""
+
+
+def _postgres_buckets(lender: _Lender, rates: list[pyrate.Rate]) -> Buckets:
+    pool = cast("Any", lender)
+    return Buckets(_PostgresBucket(pool, _SENDS, rates), _PostgresBucket(pool, _PAUSES, _no_rates()))
 
 
 def _rates(quota: Quota) -> list[pyrate.Rate]:

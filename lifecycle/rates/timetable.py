@@ -44,7 +44,8 @@ class Timetable:
     def book(self, count: int, *, earliest: float, latest: float) -> tuple[Slot, float]:
         """Book `count` sends at the next free instant, or nothing if that is after `latest`.
 
-        Also tells until when all senders pause. All instants are of `clock()`; `latest` is at most a minute ahead.
+        Also tells until when all senders pause or paused. All instants are of `clock()`; nothing is booked for more
+        than a minute ahead.
         """
         with self.store.opened() as buckets:
             now = self.store.now()
@@ -62,7 +63,7 @@ class Timetable:
             buckets.pauses.put(pyrate.RateItem("pause", math.ceil(self.store.now() + seconds * 1000)))
 
     def resumes(self) -> float:
-        """Tell until when all senders pause, as an instant of `clock()`."""
+        """Tell until when all senders pause or paused, as an instant of `clock()`."""
         with self.store.opened() as buckets:
             now = self.store.now()
             return timing.clock() + (self._resumes(buckets, now) - now) / 1000
@@ -84,11 +85,11 @@ class Timetable:
     def _resumes(self, buckets: Buckets, now: float) -> float:
         newest = cast("pyrate.RateItem | None", buckets.pauses.peek(0))
         if newest is None:
-            return now
+            return 0.0
         if newest.timestamp - now > 2 * timing.LONGEST_SHARED_PAUSE * 1000:
             buckets.pauses.flush()
-            return now
-        return max(now, newest.timestamp)
+            return 0.0
+        return newest.timestamp
 
     def _leak(self, buckets: Buckets, now: float) -> None:
         if abs(now - self._leak_at) >= _LEAK_MS:
