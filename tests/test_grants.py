@@ -254,7 +254,8 @@ def test_the_application_shares_a_rate(postgres_url: str) -> None:
     environ = {"LIFECYCLE_DATABASE_URL": postgres_url, "LIFECYCLE_ZOCDOC_RATE": "20/s"}
     for _ in range(2):
         assert invoke("db", "upgrade", **environ).exit_code == 0
-    printed = grants.sql(**roles, schema="public", views=VIEWS)
+    owner, application, analyst = roles.values()
+    printed = grants.sql(owner=owner, application=application, analyst=analyst, schema="public", views=VIEWS)
     url = sa.make_url(postgres_url)
     try:
         for _ in range(2):
