@@ -76,7 +76,7 @@ def measure(url: str, chosen: argparse.Namespace) -> dict[str, Any]:
     standin = SPAWN.Process(target=serve_sandbox, args=(theirs,))
     standin.start()
     base_url, token = ours.recv()
-    begin = time.monotonic() + 3.0 + chosen.processes * 0.5  # late enough for all to have started
+    begin = time.monotonic() + 4.0 + chosen.processes  # late enough for all to have started
     task = Task(
         url=url,
         rate=chosen.rate,
