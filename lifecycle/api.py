@@ -30,6 +30,7 @@ from lifecycle.reports import arrow, exporting, figures, pages, past, rows
 from lifecycle.reports.filters import Filters
 from lifecycle.resources import Clients, Resources, Timing, check_instant, check_name
 from lifecycle.telemetry import guarded
+from lifecycle.zocdoc import pacing
 
 if TYPE_CHECKING:
     import os
@@ -390,7 +391,8 @@ class Lifecycle:
         Looks at what is due now; with `wait`, goes on for so many seconds for what becomes due. With `resume`, whoever
         dispatches is woken if commands are queued, whatever the engine has lost: with `inline` that is this process.
         """
-        recovered = recovery.recover(self._resources, wait=wait)
+        with pacing.background():
+            recovered = recovery.recover(self._resources, wait=wait)
         if resume and recovered.queued:
             self._engine.ensure()
         return recovered
@@ -411,7 +413,10 @@ class Lifecycle:
         without a machine-to-machine client, `InvalidArgument`. Run it every few minutes beside the webhooks; two at
         once are harmless.
         """
-        return reconciliation.sync(self._resources, full=full, actor=actor, overlap=overlap, on_progress=on_progress)
+        with pacing.background():
+            return reconciliation.sync(
+                self._resources, full=full, actor=actor, overlap=overlap, on_progress=on_progress
+            )
 
     def drift(self, *, since: datetime | None = None) -> Iterator[Drift]:
         """Iterate over where Zocdoc and this database parted: not conforming, in doubt, found by sync only.
@@ -489,7 +494,8 @@ class Lifecycle:
         With `track_unknown` appointments that are not tracked yet are tracked, as booked machine-to-machine. A failed
         read is tried again later. Run it soon after each call, from one or more processes.
         """
-        return inbox.process(self._resources, track_unknown=track_unknown, limit=limit)
+        with pacing.background():
+            return inbox.process(self._resources, track_unknown=track_unknown, limit=limit)
 
     def deliveries(self, *, state: str | None = None) -> Iterator[Delivery]:
         """Iterate over the stored webhook calls, newest first. Database only; memory stays flat."""

@@ -180,13 +180,17 @@ class Dispatcher:
     def _send(self, order: Order) -> None:
         command = order.claim.command
         names = {"command": str(command.command), "appointment_id": command.appointment_id, "source": order.source}
-        with tracing.command(self._resources.telemetry, **names) as span:
+        with (
+            zocdoc.background(when=order.is_background),
+            tracing.command(self._resources.telemetry, **names) as span,
+        ):
             span.claimed(command.command_id, command.attempt)
             attempt, settled = sending.perform(self._resources, order.claim, source=order.source)
             span.ended(attempt.outcome)
         self._learn(attempt.outcome)
         if settled is None:
-            sending.follow_late(self._resources, order.claim.client, command, source=order.source)
+            with zocdoc.background(when=order.is_background):
+                sending.follow_late(self._resources, order.claim.client, command, source=order.source)
 
     def _read_and_send(self, given: ToRead) -> None:
         """Read the appointment of an earlier command that needs attention, then take this one."""

@@ -25,6 +25,12 @@ _APPLICATION: Final = {
 }
 """What the product does with each table; a test runs it with no more."""
 
+_RATE: Final = {
+    "ratelimit___lifecycle_zocdoc": "SELECT, INSERT, DELETE",
+    "ratelimit___lifecycle_zocdoc_pause": "SELECT, INSERT, DELETE",
+}
+"""The tables of a shared rate, which are there only where one is set."""
+
 _LONGEST: Final = 63
 """Bytes of a name; PostgreSQL cuts off the rest, so that two roles could become one."""
 
@@ -84,6 +90,8 @@ def _statements(owner: str, application: str, analyst: str, schema: str, views: 
         yield f"GRANT {rights} ON {place}.{_quoted(table)} TO {roles['application']};"
     for view in views:
         yield f"GRANT SELECT ON {place}.{_quoted(view)} TO {roles['application']}, {roles['analyst']};"
+    for table, rights in _RATE.items():
+        yield _if_there(f"{place}.{_quoted(table)}", rights, roles["owner"], roles["application"])
 
 
 def _procrastinate(place: str, application: str) -> Iterator[str]:
@@ -91,6 +99,13 @@ def _procrastinate(place: str, application: str) -> Iterator[str]:
         yield f"GRANT SELECT, INSERT, UPDATE, DELETE ON {place}.{table} TO {application};"
     for table in _WITH_SEQUENCE:
         yield f"GRANT USAGE ON SEQUENCE {place}.{table}_id_seq TO {application};"
+
+
+def _if_there(table: str, rights: str, owner: str, application: str) -> str:
+    """Give a table that may be missing to its owner, and its rights to the application."""
+    there = f"to_regclass({_literal(table)}) IS NOT NULL"
+    given = f"ALTER TABLE {table} OWNER TO {owner}; GRANT {rights} ON {table} TO {application};"
+    return f"DO {_TAG} BEGIN IF {there} THEN {given} END IF; END {_TAG};"
 
 
 def _role(name: str) -> str:

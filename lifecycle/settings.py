@@ -8,6 +8,7 @@
 | `LIFECYCLE_ZOCDOC_CLIENT_ID`, `_CLIENT_SECRET` | machine-to-machine credentials; or instead of them: |
 | `LIFECYCLE_ZOCDOC_ACCESS_TOKEN` | a ready access token |
 | `LIFECYCLE_ZOCDOC_IDENTITY` | whose credential that is: `machine` (default) or `user:ID` |
+| `LIFECYCLE_ZOCDOC_RATE` | requests that all processes of the database send together: `20/s`, `600/min`, `10000/h` |
 | `LIFECYCLE_CHECKPOINT_KEY` | the key that signs checkpoints: 64 hex digits or more, as `openssl rand -hex 32` makes |
 | `LIFECYCLE_DISPATCH` | who carries submitted commands out: `inline` (default), or workers by `procrastinate` |
 | `LIFECYCLE_WEBHOOK_KEYS` | Zocdoc's base64 keys of webhooks, separated by commas; in a file also by lines |
@@ -24,6 +25,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from lifecycle.quota import Quota
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,6 +97,17 @@ def zocdoc(environ: Mapping[str, str]) -> ZocdocSettings | None:
         if problem is not None:
             raise SettingsError(problem)
     return found
+
+
+def rate(environ: Mapping[str, str]) -> Quota | None:
+    """Read how many requests may be sent to Zocdoc; None: as many as there are. Raises `SettingsError`."""
+    given = environ.get(f"{ZOCDOC}RATE")
+    if not given:
+        return None
+    try:
+        return Quota.parse(given)
+    except ValueError as error:
+        raise SettingsError(f"{ZOCDOC}RATE cannot be read: {error}") from None
 
 
 def webhook_keys(environ: Mapping[str, str]) -> tuple[str, ...]:

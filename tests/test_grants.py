@@ -5,16 +5,18 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
 
-from lifecycle import InvalidArgument, OutcomeUnknown, TransitionRefused, database, grants, models, schema, views
+from lifecycle import InvalidArgument, OutcomeUnknown, TransitionRefused, database, grants, models, rates, schema, views
 from lifecycle.engines import tables
 from lifecycle.engines.postgres import PostgresEngine
 from lifecycle.working.cluster import Cluster
 from lifecycle.working.errands import Errand
+from lifecycle.zocdoc import timing
 from tests import support
 from tests.conftest import _execute
 from tests.support import ACTOR
@@ -243,3 +245,31 @@ def test_sqlite_has_no_roles(sqlite_url: str) -> None:
     said = invoke("db", "grants", LIFECYCLE_DATABASE_URL=sqlite_url)
     assert (said.exit_code, said.stdout) == (0, "")
     assert "SQLite has no roles" in said.stderr
+
+
+def test_the_application_shares_a_rate(postgres_url: str) -> None:
+    """After `lifecycle db upgrade` with a rate, the printed grants are enough to keep to it together."""
+    unique = uuid.uuid4().hex[:6]
+    roles = {role: f"lifecycle {role} {unique}" for role in ("owner", "application", "analyst")}
+    environ = {"LIFECYCLE_DATABASE_URL": postgres_url, "LIFECYCLE_ZOCDOC_RATE": "20/s"}
+    for _ in range(2):
+        assert invoke("db", "upgrade", **environ).exit_code == 0
+    owner, application, analyst = roles.values()
+    printed = grants.sql(owner=owner, application=application, analyst=analyst, schema="public", views=VIEWS)
+    url = sa.make_url(postgres_url)
+    try:
+        for _ in range(2):
+            _execute(url, printed)
+        _execute(url, f'CREATE ROLE "login {unique}" LOGIN IN ROLE "{roles["application"]}"')
+        login = url.set(username=f"login {unique}").render_as_string(hide_password=False)
+        with closing(rates.shared(login, "20/s")) as pace:
+            pace.hold(0.1)
+            assert pace.wait(timing.Budget.of(5.0))
+            assert pace._retry == 0.0
+        assert refused(login, "DROP TABLE ratelimit___lifecycle_zocdoc")
+    finally:
+        for name in (*roles.values(), f"login {unique}"):
+            _execute(url, f'REASSIGN OWNED BY "{name}" TO "{url.username or "postgres"}"')
+            _execute(url, f'DROP OWNED BY "{name}"')
+        for name in (f"login {unique}", *roles.values()):
+            _execute(url, f'DROP ROLE "{name}"')

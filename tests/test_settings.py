@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lifecycle import settings
+from lifecycle.quota import Quota
 from lifecycle.settings import SettingsError, ZocdocSettings
 from lifecycle.zocdoc import environments
 
@@ -161,3 +162,11 @@ def test_the_pages_token_is_long_and_may_come_from_a_file(tmp_path: Path) -> Non
         with pytest.raises(SettingsError, match="LIFECYCLE_PAGE_TOKEN needs 32 to 512") as raised:
             settings.page_token({"LIFECYCLE_PAGE_TOKEN": wrong})
         assert SECRET not in str(raised.value)
+
+
+def test_a_rate_is_read_or_there_is_none() -> None:
+    """Not set means: no limit of ours. A wrong one is named with what to write."""
+    assert settings.rate({}) is settings.rate({"LIFECYCLE_ZOCDOC_RATE": ""}) is None
+    assert settings.rate({"LIFECYCLE_ZOCDOC_RATE": "20/s"}) == Quota(20, 1_000)
+    with pytest.raises(SettingsError, match=r"LIFECYCLE_ZOCDOC_RATE cannot be read.*20/s"):
+        settings.rate({"LIFECYCLE_ZOCDOC_RATE": "20 a second"})

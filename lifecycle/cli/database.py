@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +31,7 @@ def upgrade(*, dispatch: str, database_url: str) -> None:
     """Bring the database to the newest schema and print its revision. Safe to repeat.
 
     With --dispatch procrastinate, make Procrastinate's tables as well, unless they are there.
+    Where LIFECYCLE_ZOCDOC_RATE is set, the tables of the shared rate as well.
     """
     from lifecycle import schema  # noqa: PLC0415 # loads Alembic
 
@@ -39,6 +41,10 @@ def upgrade(*, dispatch: str, database_url: str) -> None:
         if dispatch == settings.PROCRASTINATE:
             is_made = _tables().set_up(database)
             words.say(f"Procrastinate's tables {'were made' if is_made else 'are there'}")
+        if settings.rate(os.environ) is not None:
+            from lifecycle import rates  # noqa: PLC0415 # a tenth of a second that only those pay who have a rate
+
+            rates.prepare(database)
 
 
 @db.command()

@@ -109,6 +109,7 @@ class Boundary(click.Group):
       {settings.ZOCDOC}CLIENT_SECRET *  or, instead of both,
       {settings.ZOCDOC}ACCESS_TOKEN *
       {settings.ZOCDOC}IDENTITY         whose credential that is: machine (default) or user:ID
+      {settings.ZOCDOC}RATE             requests that all processes send together: 20/s, 600/min, 10000/h
       {settings.DISPATCH}                who carries submitted commands out: inline (default) or
                                         procrastinate
       {settings.WEBHOOK_KEYS} *         Zocdoc's base64 keys of webhooks, separated by commas

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import lifecycle
@@ -40,7 +40,8 @@ def opened(
         if chosen is None and needs_zocdoc:
             raise settings.SettingsError(_NO_ZOCDOC)
         hook = _telemetry()
-        client = None if chosen is None else stack.enter_context(_client(chosen, hook))
+        pace = None if chosen is None else _pace(database_url, stack)
+        client = None if chosen is None else stack.enter_context(_client(chosen, hook, pace))
         yield stack.enter_context(
             lifecycle.Lifecycle(
                 database_url,
@@ -74,9 +75,22 @@ def _telemetry() -> Telemetry | None:
     return otel.OpenTelemetry()
 
 
-def _client(chosen: settings.ZocdocSettings, hook: Telemetry | None) -> lifecycle.ZocdocClient:
+def _pace(database_url: str, stack: ExitStack) -> zocdoc.Pace | None:
+    """Open the rate that all processes of the database share, None when there is none. Raises `SettingsError`."""
+    rate = settings.rate(os.environ)
+    if rate is None:
+        return None
+    from lifecycle import rates  # noqa: PLC0415 # a tenth of a second that only those pay who have a rate
+
+    return stack.enter_context(closing(rates.shared(database_url, rate)))
+
+
+def _client(
+    chosen: settings.ZocdocSettings, hook: Telemetry | None, pace: zocdoc.Pace | None
+) -> lifecycle.ZocdocClient:
     options: dict[str, Any] = {
         "telemetry": hook,
+        "pace": pace,
         "client_id": chosen.client_id,
         "client_secret": chosen.client_secret,
         "access_token": chosen.access_token,

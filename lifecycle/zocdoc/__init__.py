@@ -19,6 +19,7 @@ from lifecycle.zocdoc.errors import (
 )
 from lifecycle.zocdoc.ids import check_appointment_id
 from lifecycle.zocdoc.outcomes import Applied, NotSent, Outcome, Reason, Rejected, Unknown
+from lifecycle.zocdoc.pacing import Pace, background
 from lifecycle.zocdoc.timing import clock
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ __all__ = [
     "NotSent",
     "OutOfTolerance",
     "Outcome",
+    "Pace",
     "Page",
     "ReadFailed",
     "ReadRefused",
@@ -52,6 +54,7 @@ __all__ = [
     "WebhookError",
     "ZocdocClient",
     "ZocdocError",
+    "background",
     "check_appointment_id",
     "clock",
     "webhook",

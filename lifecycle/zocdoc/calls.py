@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from lifecycle.telemetry import Fact, Span, Telemetry
+    from lifecycle.zocdoc.pacing import Pace
     from lifecycle.zocdoc.transport import Answer, Transport
 
 _log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Caller:
         *,
         base_url: str,
         deadline: float,
+        pace: Pace,
         hook: Telemetry = telemetry.LOGGED,
     ) -> None:
         self._transport = transport
@@ -61,7 +63,7 @@ class Caller:
         self._deadline = deadline
         self._listener = hook
         self._place = _place_of(base_url)
-        self._pace = timing.Pace()
+        self._pace = pace
 
     def command(
         self, operation: str, appointment_id: str, body: Mapping[str, str | None], send_before: float | None
@@ -135,8 +137,6 @@ class Caller:
         return answer if other is None else self._send(call, other, budget)
 
     def _send(self, call: _Call, bearer: tokens.Bearer, budget: timing.Budget) -> Answer:
-        if not self._pace.wait(budget):
-            raise NoAnswer(Reason.RATE_LIMITED, sent=False)
         request = bearer(call.request)
         return retries.persist(
             lambda: self._transport.send(request, budget=budget, query=call.query),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, Self, Unpack
 
 from lifecycle.telemetry import guarded
-from lifecycle.zocdoc import answers, calls, environments, errors, options, queries, tokens
+from lifecycle.zocdoc import answers, calls, environments, errors, options, queries, timing, tokens
 from lifecycle.zocdoc.ids import check_appointment_id
 from lifecycle.zocdoc.outcomes import Outcome, Reason
 from lifecycle.zocdoc.transport import Transport
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from lifecycle.telemetry import Telemetry
+    from lifecycle.zocdoc.pacing import Pace
     from lifecycle.zocdoc.payloads import AppointmentData
 
 _BAD_REQUEST = 400
@@ -38,6 +39,10 @@ class ZocdocClient:
     system's. Environment variables and ~/.netrc are not read, because a stray proxy would see tokens: `proxies` (as
     `requests` takes them) and `ca_bundle` (a file or a folder) are arguments. `telemetry` is told of every call.
 
+    `pace` tells when each request may leave, such as `lifecycle.rates.shared` gives; it may be shared by several
+    clients, and `close` leaves it alone. None: at once, but for the pause after a 429, which all calls of this client
+    respect.
+
     Raises `InvalidConfiguration`. Opens no connection until it is used.
     """
 
@@ -58,6 +63,7 @@ class ZocdocClient:
         ca_bundle: str | os.PathLike[str] | None = None,
         pool_size: int = 32,
         telemetry: Telemetry | None = None,
+        pace: Pace | None = None,
     ) -> None:
         options.check_positive(timeout=timeout, connect_timeout=connect_timeout, deadline=deadline, pool_size=pool_size)
         base = environments.check_url("base_url", base_url)
@@ -83,7 +89,12 @@ class ZocdocClient:
             audience=audience or f"{base.origin}/",
         )
         self._calls = calls.Caller(
-            self._transport, source, base_url=base.text, deadline=deadline, hook=guarded(telemetry)
+            self._transport,
+            source,
+            base_url=base.text,
+            deadline=deadline,
+            pace=pace or timing.Pauses(),
+            hook=guarded(telemetry),
         )
 
     @classmethod

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from lifecycle.telemetry import Telemetry
+    from lifecycle.zocdoc.pacing import Pace
 
 _IDENTITY = re.compile(r"machine|user:[!-~]{1,200}")
 
@@ -33,6 +34,7 @@ class ClientOptions(TypedDict, total=False):
     ca_bundle: str | os.PathLike[str] | None
     pool_size: int
     telemetry: Telemetry | None
+    pace: Pace | None
 
 
 def check_identity(identity: str) -> str:

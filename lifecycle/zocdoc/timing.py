@@ -21,8 +21,8 @@ _LONGEST_PAUSE = 8.0
 # What a repeated send must have left of the deadline (at most a fifth of it): one that begins at the last moment would
 # rather become an unknown outcome than an answer.
 _ROOM = 2.0
-# What one 429 may hold back the other callers of the same client; a hostile Retry-After must not stop them all.
-_LONGEST_SHARED_PAUSE = 5.0
+# What one 429 may hold back the other senders; a hostile Retry-After must not stop them all.
+LONGEST_SHARED_PAUSE = 5.0
 _SECONDS = re.compile(r"[0-9]{1,6}")
 
 
@@ -68,22 +68,26 @@ class Budget:
 
     def sleep(self, seconds: float) -> bool:
         """Sleep and return True, or return False at once when a send after that sleep would come too late."""
-        wakes = clock() + seconds
-        if wakes + self.room >= self.ends or (self.send_before is not None and wakes >= self.send_before):
+        if seconds >= self.slack():
             return False
         time.sleep(seconds)
         return True
 
+    def slack(self) -> float:
+        """Return how many seconds from now a send would come too late, negative when it does already."""
+        latest = self.ends - self.room
+        return (latest if self.send_before is None else min(latest, self.send_before)) - clock()
 
-class Pace:
-    """The pause that a 429 imposes on every sender of one client."""
+
+class Pauses:
+    """The pace of a client without a rate: only the pause that a 429 imposes on all its senders."""
 
     def __init__(self) -> None:
         self._resumes = 0.0
 
     def hold(self, seconds: float) -> None:
         """Ask all senders to wait, for at most a few seconds."""
-        self._resumes = max(self._resumes, clock() + min(seconds, _LONGEST_SHARED_PAUSE))
+        self._resumes = max(self._resumes, clock() + min(seconds, LONGEST_SHARED_PAUSE))
 
     def wait(self, budget: Budget) -> bool:
         """Sleep through the pause; False when it does not fit into the budget."""

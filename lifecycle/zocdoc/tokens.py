@@ -187,7 +187,7 @@ class ClientCredentials:
             answer = retries.persist(
                 lambda: self._transport.send(self._request(), budget=budget),
                 budget=budget,
-                pace=timing.Pace(),  # the token endpoint's limit says nothing about the API's
+                pace=timing.Pauses(),  # the token endpoint's limit says nothing about the API's
                 harmless=True,
             )
         except NoAnswer:

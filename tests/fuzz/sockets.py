@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
-from lifecycle.zocdoc import Applied, NotSent, Reading, Rejected, Unknown, ZocdocClient, errors
+from lifecycle.zocdoc import Applied, NotSent, Reading, Rejected, Unknown, ZocdocClient, errors, timing
 from tests.fuzz.mutations import OWN, mutated
 from tests.fuzz.pure import Figures
 from tests.fuzz.reference import is_success
@@ -210,7 +210,7 @@ def _call(client: ZocdocClient, server: Server, script: Script, call: str, figur
     """Make one call; give what is wrong with how it ended, or nothing."""
     figures.cases += 1
     server.script, before = script, server.requests
-    client._calls._pace._resumes = 0.0  # the pause that an earlier 429 imposes would keep the next answers away
+    client._calls._pace = timing.Pauses()  # the pause that an earlier 429 imposes would keep the next answers away
     begun = time.monotonic()
     try:
         result = _CALLS[call](client)
