@@ -45,7 +45,7 @@ with Lifecycle(url, zocdoc=client, timing=timing, dispatch=sys.argv[5]) as lifec
 """A worker with short intervals: a killed one's commands are taken over after 5 seconds."""
 
 
-@pytest.fixture(params=["sqlite-inline", "postgresql-inline", "postgresql-procrastinate"])
+@pytest.fixture(params=["sqlite-inline", "postgresql-procrastinate"])
 def place(request: pytest.FixtureRequest) -> tuple[str, str]:
     """A database, and who dispatches."""
     kind, dispatch = request.param.split("-")
@@ -126,6 +126,22 @@ def test_a_command_and_its_job_share_the_callers_transaction(
     )
 
 
+def test_a_dead_engine_does_not_keep_anybody_from_submitting(
+    distributed: Lifecycle, sandbox: Sandbox, postgres_url: str
+) -> None:
+    """The caller's transaction goes on and commits: the command is queued, and found by whoever looks."""
+    appointment_id = support.tracked(distributed, sandbox)
+    support.query(postgres_url, f"DROP TABLE {ALL_TABLES} CASCADE")
+    engine = sa.create_engine(postgres_url)
+    with orm.Session(engine) as session:
+        distributed.submit("confirm", appointment_id, actor=ACTOR, session=session)
+        session.execute(sa.text("SELECT 1"))
+        session.commit()
+    engine.dispose()
+    assert support.states(postgres_url) == ["queued"]
+
+
+@pytest.mark.parametrize("place", ["sqlite-inline", "postgresql-inline", "postgresql-procrastinate"], indirect=True)
 def test_workers_carry_out_what_others_submit(
     place: tuple[str, str], sandbox: Sandbox, server: Server, client: ZocdocClient
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
@@ -31,6 +32,8 @@ _HANG_SECONDS: Final = 60.0
 
 _CUT_SECONDS: Final = 5.0
 """For what may be cut off at any point, and for Procrastinate to note that this worker goes."""
+
+_log = logging.getLogger(__name__)
 
 
 def run(
@@ -99,6 +102,7 @@ class Worker:
 
     def start(self) -> None:
         """Begin."""
+        _log.info("worker_started", extra={"concurrency": self._dispatcher.concurrency})
         self._draining.start()
         for job in self._jobs:
             job.start()
@@ -118,18 +122,24 @@ class Worker:
             self._cluster.join(_CUT_SECONDS)
         for job in self._jobs:
             job.join(max(0.0, until - time.monotonic()))
+        _log.info("worker_stopped", extra={"in_flight": self._dispatcher.in_flight})
         return all_ended
 
     def health(self) -> Health:
         """Tell how it is. Asks nobody."""
         beat = time.monotonic() - max(self._draining.beat, self._dispatcher.beat)
         is_alive = beat < self._longest_silence
-        engine = "inline" if self._cluster is None else "up" if self._cluster.is_up else "down"
         return Health(
             is_alive=is_alive,
             is_ready=is_alive and self._watch.is_reachable,
-            engine=engine,
+            engine=self._engine,
             beat_seconds=round(beat, 1),
             in_flight=self._dispatcher.in_flight,
             oldest_due_seconds=self._watch.oldest_due_seconds,
         )
+
+    @property
+    def _engine(self) -> str:
+        if self._cluster is None:
+            return "inline"
+        return "up" if self._cluster.is_up else "down"
