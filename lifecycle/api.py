@@ -9,6 +9,7 @@ from lifecycle import (
     chart,
     checkpoints,
     commands,
+    dispatching,
     engines,
     explaining,
     feed,
@@ -100,7 +101,7 @@ class Lifecycle:
         telemetry: Telemetry | None = None,
     ) -> None:
         self._resources = Resources(
-            Database(database, connections=concurrency + 4),
+            Database(database, connections=dispatching.check_concurrency(concurrency) + 4),
             Clients(zocdoc, user_client),
             timing or Timing(),
             telemetry=guarded(telemetry),

@@ -55,6 +55,13 @@ class Drained:
     next_at: datetime | None
 
 
+def check_concurrency(concurrency: object) -> int:
+    """Accept a number of threads. Raises `InvalidArgument`."""
+    if not isinstance(concurrency, int) or not 1 <= concurrency <= MOST:
+        raise errors.InvalidArgument(argument="concurrency", problem=f"a whole number from 1 to {MOST} is needed")
+    return concurrency
+
+
 class Dispatcher:
     """Carries out queued commands with `concurrency` threads. Thread-safe; opens nothing until it is used.
 
@@ -62,9 +69,7 @@ class Dispatcher:
     """
 
     def __init__(self, resources: Resources, *, concurrency: int) -> None:
-        if not isinstance(concurrency, int) or not 1 <= concurrency <= MOST:
-            raise errors.InvalidArgument(argument="concurrency", problem=f"a whole number from 1 to {MOST} is needed")
-        self.concurrency: Final = concurrency
+        self.concurrency: Final = check_concurrency(concurrency)
         self._resources = resources
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="lifecycle-dispatch")
         self._running = threading.Lock()
