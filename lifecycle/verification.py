@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from lifecycle import chains, errors, triggers, workers
+from lifecycle import chains, errors, triggers, verifiers
 from lifecycle.findings import FindingKind, Findings
 
 if TYPE_CHECKING:
@@ -92,4 +92,4 @@ def _tallies(database: Database, processes: int) -> Iterator[chains.Tally]:
     parts = itertools.chain(begun, parts)
     if len(begun) < _SMALL or database.url is None:
         return (chains.judge(database, part) for part in parts)
-    return workers.judge(database.url, parts, processes=processes)
+    return verifiers.judge(database.url, parts, processes=processes)

@@ -90,7 +90,7 @@ def test_processes_find_what_one_finds(scene: Scene, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(chains.parts, "__kwdefaults__", {"size": 1})
     made = database.Database(scene.url)
     assert made.url is not None
-    tallies = list(workers.judge(made.url, chains.parts(made), processes=2))
+    tallies = list(verifiers.judge(made.url, chains.parts(made), processes=2))
     assert len(tallies) == 4
     together = scene.verify(processes=2)
     made.close()
@@ -102,7 +102,7 @@ def test_a_process_that_ends_by_itself_is_an_error(tmp_path: Path) -> None:
     """What was not judged is never taken for sound."""
     url = sa.make_url(f"sqlite:///{tmp_path}/none.db")
     with pytest.raises(DatabaseUnavailable, match="ended by itself"):
-        list(workers.judge(url, iter([chains.Part()]), processes=2))
+        list(verifiers.judge(url, iter([chains.Part()]), processes=2))
 
 
 def test_a_database_that_fails_in_a_process_is_an_error(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_database_that_fails_in_a_process_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("no database at all, but long enough to be read as one" * 20, encoding="utf-8")
     url = sa.make_url(f"sqlite:///{tmp_path}/text.db")
     with pytest.raises(DatabaseUnavailable, match="SQLITE_NOTADB"):
-        list(workers.judge(url, iter([chains.Part()]), processes=1))
+        list(verifiers.judge(url, iter([chains.Part()]), processes=1))
 
 
 def test_findings_are_limited_and_all_are_counted(scene: Scene) -> None:
