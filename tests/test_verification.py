@@ -21,7 +21,7 @@ from lifecycle import (
     models,
     triggers,
     verification,
-    workers,
+    verifiers,
 )
 from lifecycle.findings import LIMIT, FindingKind
 from tests import support
