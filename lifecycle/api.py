@@ -15,12 +15,15 @@ from lifecycle import (
     inbox,
     observations,
     operators,
+    previewing,
     reconciliation,
     records,
     recovery,
+    selecting,
     submitting,
     verification,
     wishes,
+    wishlists,
 )
 from lifecycle import drift as drifting
 from lifecycle.database import Database
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
     from lifecycle.inbox import Delivery, Processed, Receipt
     from lifecycle.operators import Attention
     from lifecycle.outcomes import Done
+    from lifecycle.previewing import Verdict
     from lifecycle.reconciliation import SyncReport
     from lifecycle.records import Appointment, AuditEvent
     from lifecycle.recovery import Recovery
@@ -60,8 +64,10 @@ if TYPE_CHECKING:
     from lifecycle.reports.filters import Given
     from lifecycle.reports.pages import EventPage
     from lifecycle.reports.past import AsOf
+    from lifecycle.selecting import Condition
     from lifecycle.telemetry import Telemetry
     from lifecycle.verification import Verification
+    from lifecycle.wishlists import Wishlist
     from lifecycle.zocdoc import ZocdocClient
 
 _R = TypeVar("_R")
@@ -278,6 +284,26 @@ class Lifecycle:
     ) -> tuple[Explanation, ...]:
         """Answer for each check whether the command would pass now, with the code and the rule. Database only."""
         return explaining.explain(self._resources, appointment_id, command, start_time=start_time)
+
+    def preview(
+        self,
+        wishes: str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Wishlist,
+        *,
+        command: str | None = None,
+    ) -> Iterator[Verdict]:
+        """Judge each of many wishes as `submit_many` takes them: would it pass now, and if not, by which rule not.
+
+        The checks are those that run again when a command is dispatched. Raises `InvalidArgument` for a file that
+        cannot be used as a whole, `OSError`. Database only; memory stays flat.
+        """
+        return previewing.preview(self._resources, wishlists.rows(wishes, command=command), command=command)
+
+    def chosen(self, conditions: Iterable[Condition]) -> Iterator[str]:
+        """Iterate over the ids of the tracked appointments that meet all conditions (`lifecycle.selecting.parse`).
+
+        Of several `=` on one field one must hold. Database only; memory stays flat.
+        """
+        return selecting.appointments(self._resources.database, conditions)
 
     def get(self, appointment_id: str) -> Appointment:
         """Read one tracked appointment. Database only."""

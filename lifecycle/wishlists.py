@@ -12,11 +12,13 @@ import os
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from lifecycle import chart, errors, rowfiles, zocdoc
+from lifecycle import chart, errors, guards, rowfiles, wishes, zocdoc
+from lifecycle.resources import check_instant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -77,11 +79,62 @@ class Row:
 
     number: int
     line: int
-    values: dict[str, str] | None = None
+    values: dict[str, Any] | None = field(default=None, repr=False)
     problem: str | None = None
     column: str | None = None
     appointment_id: str | None = None
     first_row: int | None = None
+
+
+def rows(
+    wishes: str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Wishlist, *, command: str | None = None
+) -> Iterator[Row]:
+    """Iterate over rows wherever they come from: a file, one that was read, or mappings, numbered from 1.
+
+    Raises `InvalidArgument` for a file that cannot be used, `OSError`.
+    """
+    if isinstance(wishes, str | os.PathLike):
+        wishes = read(wishes, command=command)
+    return iter(wishes) if isinstance(wishes, Wishlist) else _numbered(wishes)
+
+
+def wish(values: Mapping[str, Any], *, actor: str, source: str, command: str | None = None) -> wishes.Wish:
+    """Make a wish of a row's values and check its form. Raises `InvalidArgument` that names the column.
+
+    `command` is for rows that name none. What belongs to another command is refused.
+    """
+    wanted = wishes.command_named(values.get("command", command))
+    for column in values:
+        if column != "command" and column not in _columns(wanted):
+            argument = column if column in COLUMNS else "column"
+            raise errors.InvalidArgument(argument=argument, problem=f"a {wanted} has no such argument")
+    expiry(values)
+    return wishes.Wish(
+        appointment_id=values.get(ID, ""),
+        command=wanted,
+        actor=actor,
+        source=source,
+        request_key=values.get("request_key"),
+        payload=_payload(wanted, values),
+    )
+
+
+def expiry(values: Mapping[str, Any]) -> datetime | None:
+    """Read when a row's wish expires: an aware datetime, or ISO 8601 text with an offset. Raises `InvalidArgument`."""
+    given = values.get("expires_at")
+    if given is None or isinstance(given, datetime):
+        return None if given is None else check_instant("expires_at", given)
+    try:
+        return check_instant("expires_at", guards.parse_start(given))
+    except (ValueError, TypeError):
+        problem = "an ISO 8601 date and time with an offset is needed, such as 2026-12-01T09:00:00-05:00"
+        raise errors.InvalidArgument(argument="expires_at", problem=problem) from None
+
+
+def meaning(row: Row) -> str:
+    """Tell in words what a row's problem is."""
+    known = _MEANINGS.get(row.problem or "", "")
+    return known.format(column=row.column, row=row.first_row)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +163,16 @@ class Wishlist:
             lines = rowfiles.Lines(file, digest, name=self.path)
             written = rowfiles.from_csv if self.form is Form.CSV else rowfiles.from_jsonl
             yield from written(lines, self.columns)
+
+
+def _numbered(wishes: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
+    for number, values in enumerate(wishes, start=1):
+        given = {name: value for name, value in values.items() if value is not None}
+        appointment_id, problem, column = _identified(rowfiles.Line(number, given))
+        sound = given if problem is None else None
+        yield Row(
+            number=number, line=number, values=sound, problem=problem, column=column, appointment_id=appointment_id
+        )
 
 
 def _row(number: int, line: rowfiles.Line, defaults: Mapping[str, str], seen: _Seen) -> Row:
@@ -166,6 +229,16 @@ class _Seen:
         self._rows.close()
 
 
+def _payload(command: chart.Command, values: Mapping[str, Any]) -> dict[str, Any]:
+    match command:
+        case chart.Command.CANCEL:
+            return wishes.cancel_payload(values.get("reason_type"), values.get("reason"))
+        case chart.Command.RESCHEDULE:
+            return wishes.reschedule_payload(values.get("start_time", ""))
+        case _:
+            return {}
+
+
 def _form(place: str, form: str | None) -> Form:
     wanted = form or Path(place).suffix.removeprefix(".").lower()
     if wanted not in set(Form):
@@ -180,3 +253,16 @@ def _columns(command: str | None) -> tuple[str, ...]:
 
 def _in_order(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(names, key=COLUMNS.index))
+
+
+_MEANINGS: Final = {
+    "missing_appointment_id": "the row names no appointment",
+    "invalid_appointment_id": "an appointment id is 1 to 64 letters, digits, hyphens and underscores",
+    "duplicate_of_row": "row {row} names the same appointment; one wish for each",
+    "wrong_number_of_cells": "the row has more or fewer cells than the head",
+    "not_utf8": "{column} holds bytes that are not UTF-8",
+    "not_json": "the line is not JSON",
+    "not_an_object": "the line is not a JSON object",
+    "doubled_key": "a key is there twice",
+    "not_text": "the value of {column} is not a text",
+}
