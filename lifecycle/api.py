@@ -241,7 +241,7 @@ class Lifecycle:
 
     def submit_many(
         self,
-        wanted: Iterable[Mapping[str, Any]],
+        wanted: str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Wishlist,
         *,
         actor: str,
         command: str | None = None,
@@ -253,11 +253,13 @@ class Lifecycle:
         """Queue many commands as a batch, and give a handle on it. Calls nobody.
 
         Each wish is a mapping with `appointment_id` and, as far as they apply, `command` (if it is not the argument),
-        `start_time`, `reason_type`, `reason`, `request_key` and `expires_at`. A bad row becomes an error of the batch,
-        the others go on. Rows are numbered from 1 and committed a thousand at a time; with the `batch_id` of a
+        `start_time`, `reason_type`, `reason`, `request_key` and `expires_at`; or a .csv or .jsonl file has them as
+        columns, and is refused as a whole if it cannot be used. A bad row becomes an error of the batch, the others go
+        on. Rows are numbered from 1 and committed a thousand at a time; with the `batch_id` of a
         submission that was cut off, the same rows are gone on with after the last one that was taken. `on_progress` is
-        called with the rows so far. Raises `InvalidArgument`, `DatabaseUnavailable`.
+        called with the rows so far. Raises `InvalidArgument`, `DatabaseUnavailable`, `OSError`.
         """
+        rows = wishlists.rows(wanted, command=command)
         order = batches.Order(
             actor=actor,
             source=self._source,
@@ -268,12 +270,16 @@ class Lifecycle:
         )
         return Batch(
             self._resources,
-            submitting.submit_many(self._resources, self._engine, order, wanted, on_progress=on_progress),
+            submitting.submit_many(self._resources, self._engine, order, rows, on_progress=on_progress),
         )
 
     def batch(self, batch_id: str) -> Batch:
         """Give a handle on a batch by its id. Raises `BatchNotFound`. Database only."""
         return Batch(self._resources, batches.info(self._resources.database, check_name("batch_id", batch_id)).batch_id)
+
+    def batch_id(self, *parts: str) -> str:
+        """Make the id of a batch out of what is wanted, so that the same wish finds its batch again. Database only."""
+        return batches.identity(self._resources, *parts)
 
     def batches(self, *, limit: int | None = None) -> Iterator[BatchInfo]:
         """Iterate over the batches, newest first. Database only."""
@@ -287,7 +293,7 @@ class Lifecycle:
 
     def preview(
         self,
-        wishes: str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Wishlist,
+        wanted: str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Wishlist,
         *,
         command: str | None = None,
     ) -> Iterator[Verdict]:
@@ -296,7 +302,7 @@ class Lifecycle:
         The checks are those that run again when a command is dispatched. Raises `InvalidArgument` for a file that
         cannot be used as a whole, `OSError`. Database only; memory stays flat.
         """
-        return previewing.preview(self._resources, wishlists.rows(wishes, command=command), command=command)
+        return previewing.preview(self._resources, wishlists.rows(wanted, command=command), command=command)
 
     def chosen(self, conditions: Iterable[Condition]) -> Iterator[str]:
         """Iterate over the ids of the tracked appointments that meet all conditions (`lifecycle.selecting.parse`).

@@ -10,18 +10,17 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from lifecycle import chart, errors, guards, rowfiles, wishes, zocdoc
-from lifecycle.resources import check_instant
+from lifecycle import chart, errors, rowfiles, wishes, zocdoc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
 ID: Final = "appointment_id"
 
@@ -87,48 +86,36 @@ class Row:
 
 
 def rows(
-    wishes: str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Wishlist, *, command: str | None = None
+    wanted: str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Wishlist, *, command: str | None = None
 ) -> Iterator[Row]:
     """Iterate over rows wherever they come from: a file, one that was read, or mappings, numbered from 1.
 
     Raises `InvalidArgument` for a file that cannot be used, `OSError`.
     """
-    if isinstance(wishes, str | os.PathLike):
-        wishes = read(wishes, command=command)
-    return iter(wishes) if isinstance(wishes, Wishlist) else _numbered(wishes)
+    if isinstance(wanted, str | os.PathLike):
+        wanted = read(wanted, command=command)
+    return iter(wanted) if isinstance(wanted, Wishlist) else _numbered(wanted)
 
 
 def wish(values: Mapping[str, Any], *, actor: str, source: str, command: str | None = None) -> wishes.Wish:
     """Make a wish of a row's values and check its form. Raises `InvalidArgument` that names the column.
 
-    `command` is for rows that name none. What belongs to another command is refused.
+    `command` is for rows that name none.
     """
-    wanted = wishes.command_named(values.get("command", command))
-    for column in values:
-        if column != "command" and column not in _columns(wanted):
-            argument = column if column in COLUMNS else "column"
-            raise errors.InvalidArgument(argument=argument, problem=f"a {wanted} has no such argument")
-    expiry(values)
-    return wishes.Wish(
-        appointment_id=values.get(ID, ""),
-        command=wanted,
+    if not values.keys() <= set(COLUMNS):
+        raise errors.InvalidArgument(argument="column", problem=f"the columns are {', '.join(COLUMNS)}")
+    if "expires_at" in values:
+        wishes.instant_of("expires_at", values["expires_at"])
+    return wishes.of(
+        values.get("command", command),
+        values.get(ID),
         actor=actor,
         source=source,
         request_key=values.get("request_key"),
-        payload=_payload(wanted, values),
+        start_time=values.get("start_time"),
+        reason_type=values.get("reason_type"),
+        reason=values.get("reason"),
     )
-
-
-def expiry(values: Mapping[str, Any]) -> datetime | None:
-    """Read when a row's wish expires: an aware datetime, or ISO 8601 text with an offset. Raises `InvalidArgument`."""
-    given = values.get("expires_at")
-    if given is None or isinstance(given, datetime):
-        return None if given is None else check_instant("expires_at", given)
-    try:
-        return check_instant("expires_at", guards.parse_start(given))
-    except (ValueError, TypeError):
-        problem = "an ISO 8601 date and time with an offset is needed, such as 2026-12-01T09:00:00-05:00"
-        raise errors.InvalidArgument(argument="expires_at", problem=problem) from None
 
 
 def meaning(row: Row) -> str:
@@ -165,14 +152,13 @@ class Wishlist:
             yield from written(lines, self.columns)
 
 
-def _numbered(wishes: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
-    for number, values in enumerate(wishes, start=1):
+def _numbered(wanted: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
+    for number, values in enumerate(wanted, start=1):
+        if not isinstance(values, Mapping):
+            yield Row(number=number, line=number, problem="invalid_row")
+            continue
         given = {name: value for name, value in values.items() if value is not None}
-        appointment_id, problem, column = _identified(rowfiles.Line(number, given))
-        sound = given if problem is None else None
-        yield Row(
-            number=number, line=number, values=sound, problem=problem, column=column, appointment_id=appointment_id
-        )
+        yield Row(number=number, line=number, values=given, appointment_id=_identified(rowfiles.Line(number, given))[0])
 
 
 def _row(number: int, line: rowfiles.Line, defaults: Mapping[str, str], seen: _Seen) -> Row:
@@ -229,16 +215,6 @@ class _Seen:
         self._rows.close()
 
 
-def _payload(command: chart.Command, values: Mapping[str, Any]) -> dict[str, Any]:
-    match command:
-        case chart.Command.CANCEL:
-            return wishes.cancel_payload(values.get("reason_type"), values.get("reason"))
-        case chart.Command.RESCHEDULE:
-            return wishes.reschedule_payload(values.get("start_time", ""))
-        case _:
-            return {}
-
-
 def _form(place: str, form: str | None) -> Form:
     wanted = form or Path(place).suffix.removeprefix(".").lower()
     if wanted not in set(Form):
@@ -264,5 +240,6 @@ _MEANINGS: Final = {
     "not_json": "the line is not JSON",
     "not_an_object": "the line is not a JSON object",
     "doubled_key": "a key is there twice",
+    "invalid_row": "it is no mapping",
     "not_text": "the value of {column} is not a text",
 }

@@ -1,0 +1,183 @@
+"""Staying with a batch until it is carried out: what is in doubt is settled meanwhile, and how far it is is shown."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, Protocol
+
+from lifecycle import errors
+from lifecycle.cli import words
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import rich.progress
+
+    from lifecycle import Batch, Lifecycle, Progress
+
+_LOOK: Final = 0.25
+_SETTLE: Final = 1.0
+_LINE: Final = 10.0
+_FIRST_LINE: Final = 2.0
+_PATIENCE: Final = 5.0
+"""Seconds between looks at the batch, between looks at what is in doubt, between lines in a log, before the first
+of them; and for the end of a read, which does no harm if it is cut off."""
+
+
+class Show(Protocol):
+    """What shows how far a batch is."""
+
+    def __call__(self, progress: Progress, /) -> None:
+        """Show it."""
+
+
+def attend(lifecycle: Lifecycle, batch: Batch, *, settle_for: float) -> Progress:
+    """Stay until all of the batch has ended, or only what is in doubt has been left for so many seconds."""
+    with _settling(lifecycle, batch), _shown() as show:
+        left_since = None
+        while True:
+            progress = _look(batch)
+            show(progress)
+            if progress.is_finished:
+                return progress
+            is_moving = progress.queued or progress.sending
+            left_since = None if is_moving else left_since or time.monotonic()
+            if left_since is not None and time.monotonic() - left_since > settle_for:
+                return progress
+            time.sleep(_LOOK)
+
+
+def told(progress: Progress) -> str:
+    """Tell in words how far a batch is: what there is none of is left out."""
+    return f"{progress.ended} of {progress.total} ended: {_listed(progress) or 'nothing yet'}"
+
+
+def _listed(progress: Progress) -> str:
+    return ", ".join(f"{number} {name}" for name, number in _counts(progress).items() if number)
+
+
+def _counts(progress: Progress) -> dict[str, int]:
+    return {
+        "applied": progress.applied,
+        "refused": progress.refused,
+        "rejected": progress.rejected,
+        "not sent": progress.not_sent,
+        "invalid": progress.invalid,
+        "withdrawn": progress.withdrawn,
+        "expired": progress.expired,
+        "in doubt": progress.uncertain + progress.needs_attention,
+        "being sent": progress.sending,
+        "queued": progress.queued,
+    }
+
+
+def _look(batch: Batch) -> Progress:
+    """Read how far it is; a database that restarts is waited for, because the batch is in it and loses nothing."""
+    is_told = False
+    while True:
+        try:
+            return batch.progress()
+        except errors.DatabaseUnavailable as error:
+            if not is_told:
+                words.say(f"Waiting: {error}")
+            is_told = True
+            time.sleep(_SETTLE)
+
+
+@contextmanager
+def _settling(lifecycle: Lifecycle, batch: Batch) -> Iterator[None]:
+    """Settle beside it what is in doubt, and take over what a process that is gone was sending."""
+    stop = threading.Event()
+    thread = threading.Thread(target=_settle, args=(lifecycle, batch, stop), name="settling", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(_PATIENCE)
+
+
+def _settle(lifecycle: Lifecycle, batch: Batch, stop: threading.Event) -> None:
+    while True:
+        try:
+            progress = batch.progress()
+            if progress.uncertain or progress.sending or progress.queued:
+                lifecycle.recover()
+        except errors.LifecycleError:
+            pass  # what it could not do, it does next time; what cannot be reached shows in the batch
+        if stop.wait(_SETTLE):
+            return
+
+
+@contextmanager
+def submitting(total: int) -> Iterator[Callable[[int], object]]:
+    """Give what shows how many rows have been submitted."""
+    with _bar() as bar:
+        if bar is None:
+            clock = _Clock()
+            yield lambda rows: words.say(f"{rows} of {total} submitted") if clock.strikes() else None
+        else:
+            task = bar.add_task("", total=total, said="submitted")
+            yield lambda rows: bar.update(task, completed=rows)
+
+
+@contextmanager
+def _shown() -> Iterator[Show]:
+    with _bar() as bar:
+        if bar is None:
+            clock = _Clock()
+            yield lambda progress: words.say(told(progress)) if clock.strikes() else None
+        else:
+            task = bar.add_task("", total=None, said="")
+            yield lambda progress: bar.update(
+                task, completed=progress.ended, total=max(progress.total, 1), said=_listed(progress)
+            )
+
+
+@contextmanager
+def _bar() -> Iterator[rich.progress.Progress | None]:
+    """Give a bar on a terminal; in a log it would be noise."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich import console, progress  # noqa: PLC0415 # loads rich
+
+    looks = (
+        progress.MofNCompleteColumn(),
+        progress.BarColumn(),
+        progress.TextColumn("{task.fields[said]}"),
+        _rate(),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*looks, console=console.Console(stderr=True), transient=True) as bar:
+        yield bar
+
+
+def _rate() -> rich.progress.ProgressColumn:
+    from rich import progress, text  # noqa: PLC0415 # loads rich
+
+    class Rate(progress.ProgressColumn):
+        """Rows a second."""
+
+        def render(self, task: progress.Task) -> text.Text:
+            """Show it once it is known."""
+            return text.Text("" if task.speed is None else f"{task.speed:.0f}/s")
+
+    return Rate()
+
+
+class _Clock:
+    """Strikes now and then; the first time soon, for who wonders whether anything happens."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + _FIRST_LINE
+
+    def strikes(self) -> bool:
+        """Tell whether it is time for a line."""
+        if time.monotonic() < self._next:
+            return False
+        self._next = time.monotonic() + _LINE
+        return True
