@@ -50,7 +50,8 @@ QUICK: Final = """
 import functools
 import lifecycle
 from lifecycle import Timing
-timing = Timing(send_window=0.5, lease_margin=0.2, settle=0.05, spacing=(0.05, 0.1), read_backoff=0.02, failed_reads=50)
+timing = Timing(send_window=0.5, lease_margin=0.2, settle=0.05, spacing=(0.05, 0.1), read_backoff=0.02, failed_reads=50,
+                resend_backoff=0.05)
 lifecycle.Lifecycle = functools.partial(lifecycle.Lifecycle, timing=timing)
 lifecycle.ZocdocClient = functools.partial(lifecycle.ZocdocClient, deadline=1.0, timeout=1.0)
 """

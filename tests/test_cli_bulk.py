@@ -5,15 +5,22 @@ from __future__ import annotations
 import csv
 import functools
 import json
+import os
+import pty
 import re
+import signal
+import subprocess
+import sys
 import uuid
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import lifecycle
 from lifecycle import Lifecycle, guards, results
-from tests import support
+from tests import bulk, support
 from tests.conftest import FAST
 from tests.test_cli import assert_error, invoke, settings_for
 
@@ -28,6 +35,18 @@ if TYPE_CHECKING:
 
 UNKNOWN = "99999999-0000-4000-8000-000000000000"
 REASON = ("--reason-type", "provider_not_available")
+
+
+both = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+"""For what the two databases may answer differently; the other tests look at the command line."""
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest) -> str:
+    """SQLite, unless the test asks for both."""
+    name = getattr(request, "param", "sqlite")
+    url: str = request.getfixturevalue("sqlite_url" if name == "sqlite" else "postgres_url")
+    return url
 
 
 class Ground:
@@ -68,8 +87,8 @@ class Ground:
 def ground(
     tmp_path: Path, database_url: str, server: Server, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> Ground:
-    """Both databases in turn, short intervals, and a folder of the test's own as the current one."""
-    monkeypatch.setattr(lifecycle, "Lifecycle", functools.partial(Lifecycle, timing=FAST))
+    """Short intervals, and a folder of the test's own as the current one."""
+    monkeypatch.setattr(lifecycle, "Lifecycle", functools.partial(Lifecycle, timing=replace(FAST, resend_backoff=0.05)))
     monkeypatch.chdir(tmp_path)
     return Ground(tmp_path, settings_for(server, database_url), sandbox)
 
@@ -85,6 +104,7 @@ def ids(database_url: str, client: ZocdocClient, sandbox: Sandbox) -> list[str]:
     return made
 
 
+@both
 def test_every_row_of_the_input_is_a_row_of_the_result(ground: Ground, ids: list[str]) -> None:
     """Applied, refused, rejected or invalid, in the order of the input; the exit code tells of the others."""
     support.arm(ground.sandbox, kind="answer", status=400, operation="cancel", appointment_id=ids[1])
@@ -199,6 +219,7 @@ def test_a_dry_run_explains_and_calls_nobody(ground: Ground, ids: list[str]) -> 
     assert ground.batches() == []
 
 
+@both
 def test_conditions_choose_appointments(ground: Ground, ids: list[str]) -> None:
     """All that meet them, and only those; again, it is another wish: what is left is nothing, and that is told."""
     where = ("cancel", "--where", "status=confirmed", "--where", "start_time>=2000-01-01")
@@ -250,6 +271,7 @@ def test_nobody_to_ask_is_told(ground: Ground, ids: list[str]) -> None:
     assert ground.batches() == []
 
 
+@both
 def test_the_same_command_again_sends_nothing(ground: Ground, ids: list[str]) -> None:
     """It writes the results again; --again is a new batch, which the checks refuse now."""
     path = ground.file(*ids[:4])
@@ -287,6 +309,7 @@ def test_standard_input_is_read(ground: Ground, ids: list[str]) -> None:
     assert ground.rows("appointment_id") == [(ids[0],)]
 
 
+@both
 def test_what_is_in_doubt_is_settled_meanwhile(ground: Ground, ids: list[str]) -> None:
     """A lost answer is settled by reading, whether the cancel had arrived or not; nothing is repeated blindly."""
     support.lose_answer(ground.sandbox, "cancel", when="after", appointment_id=ids[0])
@@ -318,14 +341,15 @@ def test_a_wish_that_expires_is_not_sent(ground: Ground, ids: list[str]) -> None
     assert ground.posts() == 1
 
 
-def test_an_engine_of_zocdoc_that_is_down_costs_only_time(ground: Ground, ids: list[str], server: Server) -> None:
-    """Nothing is sent, nothing is lost: what could not be sent expires, and says so."""
+def test_while_zocdoc_is_away_nothing_is_lost(ground: Ground, ids: list[str], server: Server) -> None:
+    """What could not be sent before it expired says so."""
     server.close()
-    path = ground.file(*ids[:2])
-    assert ground.bulk("cancel", "--file", path, "--expires-in", "0.1").exit_code == 9
+    soon = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
+    assert ground.bulk("cancel", "--file", ground.file(*ids[:2]), "--expires-at", soon).exit_code == 9
     assert ground.rows("state") == [("expired",), ("expired",)]
 
 
+@both
 def test_batches_are_listed_shown_and_written_again(ground: Ground, ids: list[str]) -> None:
     """Progress, rows, failures and the result file of a batch, by its id."""
     path = ground.file(*ids[:4], ids[4])
@@ -351,6 +375,7 @@ def test_batches_are_listed_shown_and_written_again(ground: Ground, ids: list[st
     assert batch_id in invoke("batches", **ground.environ).stdout
 
 
+@both
 def test_a_batch_is_cancelled(ground: Ground, ids: list[str]) -> None:
     """What is queued is withdrawn, what was sent stays; the actor is told, the exit code of a run is 9 then."""
     made = _queued(ground, ids[:4])
@@ -366,6 +391,147 @@ def test_a_batch_that_was_left_is_gone_on_with(ground: Ground, ids: list[str]) -
     done = invoke("batch", made, "--watch", "--result", str(ground.result), **ground.environ)
     assert done.exit_code == 0, done.output
     assert ground.rows("state") == [("applied",)] * 4
+
+
+def test_a_selection_is_gone_on_with_as_it_was(ground: Ground, ids: list[str], client: ZocdocClient) -> None:
+    """What conditions chose is kept until it is carried out: chosen again, it would be others."""
+    where = ("cancel", "--where", "status=confirmed")
+    (batch_id, chosen), rest = _begun(ground, where, ids), ids[2:4]
+    with support.opened(ground.environ["LIFECYCLE_DATABASE_URL"], client) as opened:
+        opened.cancel(ids[3], actor=support.ACTOR)
+    done = ground.bulk(*where)
+    assert (done.exit_code, done.stdout) == (9, f"{batch_id}\n"), done.stderr
+    assert ground.rows("appointment_id", "state") == [
+        *((each, "applied") for each in [*ids[:2], rest[0]]),
+        (rest[1], "refused"),
+    ]
+    assert not chosen.exists()
+
+
+def test_a_selection_that_is_gone_is_told(ground: Ground, ids: list[str]) -> None:
+    """In another folder the rest is not known; --again begins anew."""
+    where = ("cancel", "--where", "status=confirmed")
+    _, chosen = _begun(ground, where, ids)
+    chosen.unlink()
+    assert_error(ground.bulk(*where), 1, "is not there; run this in its folder, or begin anew with --again")
+    assert ground.bulk(*where, "--again").exit_code == 9
+
+
+@both
+def test_the_result_agrees_with_the_ledger(database_url: str, tmp_path: Path) -> None:
+    """300 appointments, a tenth of them struck by thirteen kinds of faults: row by row what reached the stand-in."""
+    figures = bulk.prove(database_url, tmp_path, appointments=300, faults=0.1, is_quick=True)
+    assert figures.findings == []
+    assert figures.exit_codes == [9]
+    assert figures.states.keys() == {"applied", "rejected", "refused", "invalid"}
+    assert figures.states["applied"] > 270
+
+
+@both
+def test_a_run_that_is_killed_is_gone_on_with(database_url: str, tmp_path: Path) -> None:
+    """`kill -9` in the middle, twice, then the same command again: the result agrees with the ledger all the same."""
+    figures = bulk.prove(database_url, tmp_path, appointments=120, faults=0.1, kills=2, is_quick=True)
+    assert figures.findings == []
+    assert figures.exit_codes == [-9, -9, 9]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_how_to_go_on(
+    ground: Ground, ids: list[str], server: Server, number: signal.Signals
+) -> None:
+    """What is being sent is finished, nothing is in doubt, and what is queued waits for whoever goes on."""
+    for each in ids[:4]:
+        support.arm(ground.sandbox, kind="delay", seconds=0.4, operation="cancel", appointment_id=each)
+    path = ground.file(*ids[:4])
+    arguments = ("bulk", "cancel", "--file", path, "--yes", "--result", str(ground.result))
+    process = bulk.command_line(server, ground.environ["LIFECYCLE_DATABASE_URL"], *arguments)
+    support.until(lambda: ground.sandbox.faults.pending < 4 or process.poll() is not None, seconds=30)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 130, told
+    assert "Interrupted." in told
+    assert "goes on with it; `--cancel` instead withdraws what is queued." in told
+    assert set(support.states(ground.environ["LIFECYCLE_DATABASE_URL"])) <= {"queued", "applied"}
+    assert ground.bulk("cancel", "--file", path).exit_code == 0
+    assert [support.effects(ground.sandbox, each) for each in ids[:4]] == [1, 1, 1, 1]
+
+
+def test_a_terminal_is_asked_and_shown_a_bar(ground: Ground, ids: list[str], server: Server) -> None:
+    """No: nothing happens. Yes: it is carried out, and how far it is can be seen."""
+    path = ground.file(*ids[:4])
+    for each in ids[:4]:
+        support.arm(ground.sandbox, kind="delay", seconds=0.3, operation="cancel", appointment_id=each)
+    code, told = _at_a_terminal(ground, server, "n\n", "bulk", "cancel", "--file", path)
+    assert code == 1
+    assert "cancel 4 appointments at Zocdoc? [y/N]: " in told
+    assert ground.batches() == []
+    code, told = _at_a_terminal(ground, server, "y\n", "bulk", "cancel", "--file", path)
+    assert code == 0, told
+    assert re.search(r"[0-4]/4 .*(queued|being sent)", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", told)), ascii(told)
+    assert "4 of 4 ended: 4 applied; 4 rows in " in told
+
+
+def test_a_database_that_restarts_is_waited_for(
+    postgres_url: str, client: ZocdocClient, server: Server, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Every connection is cut several times in the middle: nothing is lost, and nothing is sent twice."""
+    ids = sandbox.add_many(60, prefix="visit-", status="confirmed")
+    with support.opened(postgres_url, client) as opened:
+        opened.sync()
+    path = tmp_path / "ids.csv"
+    path.write_text("\n".join(["id", *ids]), encoding="utf-8")
+    result = tmp_path / "results.csv"
+    arguments = ("bulk", "cancel", "--file", str(path), "--yes", "--result", str(result))
+    process = bulk.command_line(server, postgres_url, *arguments)
+    for wanted in (5, 15, 30):
+        support.until(lambda wanted=wanted: len(sandbox.ledger.entries(operation="cancel")) > wanted, seconds=30)  # type: ignore[misc]
+        support.query(
+            postgres_url,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        )
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 0, told
+    assert {support.effects(sandbox, each) for each in ids} == {1}
+    with result.open(encoding="utf-8", newline="") as file:
+        assert [row["state"] for row in csv.DictReader(file)] == ["applied"] * 60
+
+
+def _begun(ground: Ground, where: tuple[str, ...], ids: Sequence[str]) -> tuple[str, Path]:
+    """Leave what a process that was killed in the middle of its submission leaves: two rows of four, and the file."""
+    with Lifecycle(ground.environ["LIFECYCLE_DATABASE_URL"]) as opened:
+        batch_id = opened.batch_id("cancel", "where", *where[2::2], "1")
+        opened.submit_many(
+            [{"appointment_id": each} for each in ids[:2]], actor=support.ACTOR, command="cancel", batch_id=batch_id
+        )
+    support.query(ground.environ["LIFECYCLE_DATABASE_URL"], "UPDATE lifecycle_batches SET submitted_at = NULL")
+    chosen = ground.folder / f"{batch_id}.chosen.csv"
+    chosen.write_text("\n".join(["appointment_id", *ids[:4]]), encoding="utf-8")
+    return batch_id, chosen
+
+
+def _at_a_terminal(ground: Ground, server: Server, answer: str, *arguments: str) -> tuple[int, str]:
+    """Run the command line at a terminal of its own, answer its question, and give its exit code and what it said."""
+    ours, theirs = pty.openpty()
+    settings = {**ground.environ, "LIFECYCLE_ZOCDOC_AUDIENCE": server.audience, "TERM": "xterm", "COLUMNS": "100"}
+    process = subprocess.Popen(  # noqa: S603 # our own program
+        [sys.executable, "-c", bulk.QUICK + bulk.RUN, *arguments],
+        stdin=theirs,
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+        env=support.environment(**settings),
+        cwd=ground.folder,
+    )
+    os.close(theirs)
+    os.write(ours, answer.encode())
+    told = b""
+    while True:
+        try:
+            told += os.read(ours, 65_536)
+        except OSError:  # the other end is closed
+            break
+    os.close(ours)
+    return process.wait(timeout=30), told.decode()
 
 
 def _queued(ground: Ground, ids: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import time
@@ -36,7 +37,7 @@ class Show(Protocol):
 
 def attend(lifecycle: Lifecycle, batch: Batch, *, settle_for: float) -> Progress:
     """Stay until all of the batch has ended, or only what is in doubt has been left for so many seconds."""
-    with _settling(lifecycle, batch), _shown() as show:
+    with interruptible(batch.id), _settling(lifecycle, batch), _shown() as show:
         left_since = None
         while True:
             progress = _look(batch)
@@ -48,6 +49,20 @@ def attend(lifecycle: Lifecycle, batch: Batch, *, settle_for: float) -> Progress
             if left_since is not None and time.monotonic() - left_since > settle_for:
                 return progress
             time.sleep(_LOOK)
+
+
+@contextmanager
+def interruptible(batch_id: str) -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does: what is being sent is finished; and say how to go on, or how not to."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(f"Batch {batch_id} is not withdrawn: the same command again, or `lifecycle batch")
+        interrupt.add_note(f"{batch_id} --watch`, goes on with it; `--cancel` instead withdraws what is queued.")
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def told(progress: Progress) -> str:
@@ -105,7 +120,7 @@ def _settle(lifecycle: Lifecycle, batch: Batch, stop: threading.Event) -> None:
         try:
             progress = batch.progress()
             if progress.uncertain or progress.sending or progress.queued:
-                lifecycle.recover()
+                lifecycle.recover(wait=_SETTLE)
         except errors.LifecycleError:
             pass  # what it could not do, it does next time; what cannot be reached shows in the batch
         if stop.wait(_SETTLE):

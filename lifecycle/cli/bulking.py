@@ -75,14 +75,7 @@ def run(command: str, defaults: dict[str, str], asked: Asked) -> int:
 
 def finish(lifecycle: Lifecycle, batch: Batch, result: Path, selection: Path | None, settle_for: float) -> int:
     """Stay with a batch until it is carried out, and write its results."""
-    try:
-        progress = attending.attend(lifecycle, batch, settle_for=settle_for)
-    except KeyboardInterrupt as interrupt:
-        interrupt.add_note(
-            f"What is queued is not withdrawn: `lifecycle batch {batch.id} --watch`, or the same command"
-        )
-        interrupt.add_note(f"again, goes on with it; `lifecycle batch {batch.id} --cancel` withdraws it.")
-        raise
+    progress = attending.attend(lifecycle, batch, settle_for=settle_for)
     rows = results.write(batch.rows(), result)
     if selection is not None and progress.is_finished:
         selection.unlink(missing_ok=True)
@@ -145,7 +138,7 @@ def _begin(lifecycle: Lifecycle, wanted: Wanted, source: Source) -> Batch:
         _ask(wanted, f"{wanted.command} {seen['pass']} appointments at Zocdoc?")
     if source.wishlist is None:
         return lifecycle.batch(source.batch_id)
-    with attending.submitting(source.wishlist.rows) as tell:
+    with attending.interruptible(source.batch_id), attending.submitting(source.wishlist.rows) as tell:
         return lifecycle.submit_many(
             source.wishlist,
             actor=wanted.asked["actor"],
