@@ -228,6 +228,9 @@ def _problems(
             yield from _request(row, seen)
         case "refused":
             yield from ["refused, but it was sent"] if cancels else []
+        case "needs_attention":
+            # A lost answer, and a provider's change in between: no read can tell what became of the cancel.
+            yield from [] if sandbox.appointment(appointment_id or "").status == "no_show" else ["a read could tell"]
         case _:
             yield "it has not ended"
 

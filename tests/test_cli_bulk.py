@@ -365,6 +365,8 @@ def test_batches_are_listed_shown_and_written_again(ground: Ground, ids: list[st
     assert (progress["total"], progress["applied"], progress["refused"], progress["queued"]) == (5, 4, 1, 0)
     shown = json.loads(invoke("batch", batch_id, "--rows", "--format", "json", **ground.environ).stdout)
     assert [(row["row"], row["state"]) for row in shown] == [*((n, "applied") for n in range(1, 5)), (5, "refused")]
+    told = invoke("batch", batch_id, **ground.environ).stderr
+    assert told.startswith(f"batch {batch_id} (illness): cancel, asked for by user:")
     failed = invoke("batch", batch_id, "--failures", **ground.environ).stdout.splitlines()
     assert [line.split()[0] for line in failed] == ["row", "5"]
     other = ground.folder / "other.csv"
@@ -415,6 +417,46 @@ def test_a_selection_that_is_gone_is_told(ground: Ground, ids: list[str]) -> Non
     chosen.unlink()
     assert_error(ground.bulk(*where), 1, "is not there; run this in its folder, or begin anew with --again")
     assert ground.bulk(*where, "--again").exit_code == 9
+
+
+def test_what_is_left_to_others_is_only_submitted(ground: Ground, ids: list[str]) -> None:
+    """--no-wait ends at once with the batch's id; whoever is there carries it out."""
+    done = ground.bulk("cancel", "--file", ground.file(*ids[:4]), "--no-wait")
+    assert done.exit_code == 0
+    assert not ground.result.exists()
+    batch_id = done.stdout.strip()
+    assert f"`lifecycle batch {batch_id} --watch` stays with it" in done.stderr
+    assert invoke("batch", batch_id, "--watch", **ground.environ).exit_code == 0
+
+
+def test_a_large_file_is_told_in_short(ground: Ground, ids: list[str]) -> None:
+    """The first 20 bad rows before the question, 1,000 in the table of a dry run; programs get all."""
+    path = ground.file(*ids[:4], *(f"stranger-{number}" for number in range(1_200)))
+    dry = ("bulk", "cancel", "--file", path, "--dry-run")
+    table = invoke(*dry, **ground.environ)
+    assert len(table.stdout.splitlines()) == 1_001
+    assert "the first 1000 of 1200 rows that would not pass" in table.stderr
+    assert len(invoke(*dry, "--format", "jsonl", **ground.environ).stdout.splitlines()) == 1_204
+    told = ground.bulk("cancel", "--file", path).stderr
+    assert told.count("not_tracked: ") == 20
+    assert "... and 1180 more rows that are invalid; --dry-run lists them" in told
+    assert len(ground.rows("row")) == 1_204
+
+
+def test_no_patient_s_word_stays(ground: Ground, ids: list[str]) -> None:
+    """Free text is sent, and is then in no table, no result, no word and no file of ours."""
+    secret = "Jane Doe has moved to Ohio"
+    path = ground.file(f"{ids[0]},{secret}", f"{ids[4]},{secret}", f"x/y,{secret}", head="id,reason")
+    done = ground.bulk("cancel", "--file", path, "--reason", f"{secret} too")
+    assert done.exit_code == 9
+    assert ground.sandbox.ledger.entries(operation="cancel")[0].body == {
+        "appointment_id": ids[0],
+        "cancellation_reason": secret,
+    }
+    assert secret not in done.output
+    assert secret not in ground.result.read_text(encoding="utf-8")
+    files = [each for each in ground.folder.iterdir() if each.name != "ids.csv"]
+    assert [each.name for each in files if secret.encode() in each.read_bytes()] == []
 
 
 @both

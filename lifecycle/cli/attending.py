@@ -128,14 +128,14 @@ def _settle(lifecycle: Lifecycle, batch: Batch, stop: threading.Event) -> None:
 
 
 @contextmanager
-def submitting(total: int) -> Iterator[Callable[[int], object]]:
-    """Give what shows how many rows have been submitted."""
+def counting(total: int, what: str) -> Iterator[Callable[[int], object]]:
+    """Give what shows how many rows have been checked or submitted."""
     with _bar() as bar:
         if bar is None:
             clock = _Clock()
-            yield lambda rows: words.say(f"{rows} of {total} submitted") if clock.strikes() else None
+            yield lambda rows: words.say(f"{rows} of {total} {what}") if clock.strikes() else None
         else:
-            task = bar.add_task("", total=total, said="submitted")
+            task = bar.add_task("", total=total, said=what)
             yield lambda rows: bar.update(task, completed=rows)
 
 

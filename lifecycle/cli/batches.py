@@ -10,7 +10,7 @@ import click
 from lifecycle.cli import opening, options, output, words
 
 if TYPE_CHECKING:
-    from lifecycle import Batch, Lifecycle
+    from lifecycle import Batch, BatchInfo, Lifecycle
     from lifecycle.cli.options import Form
 
 
@@ -102,3 +102,13 @@ def _print(batch: Batch, what: str | None, form: Form) -> None:
             output.many(batch.failures(), kind="BatchRow", form=form)
         case _:
             output.one(batch.progress(), form=form)
+            words.say(_described(batch.info))
+
+
+def _described(info: BatchInfo) -> str:
+    name = f" ({info.name})" if info.name else ""
+    cancelled = f", cancelled {info.cancelled_at:%Y-%m-%dT%H:%M:%SZ}" if info.cancelled_at else ""
+    return (
+        f"batch {info.batch_id}{name}: {info.command or 'several commands'}, asked for by {info.actor}, "
+        f"began {info.created_at:%Y-%m-%dT%H:%M:%SZ}{cancelled}"
+    )

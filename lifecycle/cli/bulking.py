@@ -20,13 +20,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from lifecycle import Batch, Lifecycle, Progress, Verdict
+    from lifecycle.wishlists import Wishlist
 
 DONE: Final = 0
 IN_DOUBT: Final = 5
 NOT_ALL_APPLIED: Final = 9
 
 _SHOWN: Final = 20
-"""Invalid rows that are told one by one; --dry-run prints all."""
+"""Invalid rows that are told one by one before the question."""
+
+_LISTED: Final = 1_000
+"""Rows of the table of --dry-run: all of it is laid out in memory."""
 
 
 class Listed(TypedDict):
@@ -114,13 +118,22 @@ def _preview(lifecycle: Lifecycle, wanted: Wanted) -> int:
     form = wanted.asked["form"]
     with sources.previewed(lifecycle, wanted) as wishlist:
         verdicts = _counted(lifecycle.preview(wishlist, command=wanted.command), seen)
-        # For people the rows that need no explanation are left out; programs get every row.
-        shown = (each for each in verdicts if form is not Form.TABLE or each.codes)
-        output.many(shown, kind="Verdict", form=form)
+        output.many(_for_people(verdicts) if form is Form.TABLE else verdicts, kind="Verdict", form=form)
     words.say(f"{wanted.command} of {sum(seen.values())} appointments: {_summary(seen)}")
     if not opening.has_zocdoc():
         words.say("Note: without the settings of Zocdoc there is no credential to judge")
     return DONE if set(seen) == {"pass"} else NOT_ALL_APPLIED
+
+
+def _for_people(verdicts: Iterable[Verdict]) -> Iterator[Verdict]:
+    """Leave out what needs no explanation, and what is too much for a table."""
+    told = 0
+    for each in verdicts:
+        told += bool(each.codes)
+        if each.codes and told <= _LISTED:
+            yield each
+    if told > _LISTED:
+        words.say(f"the first {_LISTED} of {told} rows that would not pass; --format csv or jsonl has them all")
 
 
 def _begin(lifecycle: Lifecycle, wanted: Wanted, source: Source) -> Batch:
@@ -133,12 +146,11 @@ def _begin(lifecycle: Lifecycle, wanted: Wanted, source: Source) -> Batch:
             return source.batch
         _ask(wanted, "Go on with it?")
     elif source.wishlist is not None:
-        seen: Counter[str] = Counter()
-        _tell(wanted, _counted(lifecycle.preview(source.wishlist, command=wanted.command), seen), seen)
-        _ask(wanted, f"{wanted.command} {seen['pass']} appointments at Zocdoc?")
+        would_pass = _tell(lifecycle, wanted, source.wishlist)
+        _ask(wanted, f"{wanted.command} {would_pass} appointments at Zocdoc?")
     if source.wishlist is None:
         return lifecycle.batch(source.batch_id)
-    with attending.interruptible(source.batch_id), attending.submitting(source.wishlist.rows) as tell:
+    with attending.interruptible(source.batch_id), attending.counting(source.wishlist.rows, "submitted") as tell:
         return lifecycle.submit_many(
             source.wishlist,
             actor=wanted.asked["actor"],
@@ -150,19 +162,23 @@ def _begin(lifecycle: Lifecycle, wanted: Wanted, source: Source) -> Batch:
         )
 
 
-def _tell(wanted: Wanted, verdicts: Iterable[Verdict], seen: Counter[str]) -> None:
-    """Say what would happen: the first rows that are invalid, then how many would end how."""
-    invalid = 0
+def _tell(lifecycle: Lifecycle, wanted: Wanted, wishlist: Wishlist) -> int:
+    """Say what would happen: the first rows that are invalid, then how many would end how; give how many would pass."""
+    seen: Counter[str] = Counter()
     statuses: Counter[str] = Counter()
-    for each in verdicts:
-        statuses[each.status or "not known here"] += 1
-        if each.verdict == "invalid":
-            invalid += 1
-            if invalid <= _SHOWN:
-                words.say(f"row {each.row}: {each.codes[0]}: {each.rules[0]}")
-    if invalid > _SHOWN:
-        words.say(f"... and {invalid - _SHOWN} more rows that are invalid; --dry-run lists them all")
+    invalid: list[str] = []
+    with attending.counting(wishlist.rows, "checked") as show:
+        for each in _counted(lifecycle.preview(wishlist, command=wanted.command), seen):
+            statuses[each.status or "not known here"] += 1
+            if each.verdict == "invalid" and len(invalid) < _SHOWN:
+                invalid.append(f"row {each.row}: {each.codes[0]}: {each.rules[0]}")
+            show(each.row)
+    words.say(*invalid)
+    left = sum(number for what, number in seen.items() if what.startswith("invalid")) - len(invalid)
+    if left:
+        words.say(f"... and {left} more rows that are invalid; --dry-run lists them")
     words.say(f"appointments by status: {_listed(statuses)}", f"{wanted.command} of them: {_summary(seen)}")
+    return seen["pass"]
 
 
 def _counted(verdicts: Iterable[Verdict], seen: Counter[str]) -> Iterator[Verdict]:
