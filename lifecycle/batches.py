@@ -152,7 +152,8 @@ def submit(
 
     `announce` is called in each transaction that queues something, `on_progress` after it with the rows so far. A row
     that cannot be queued is recorded as one: as an error of the batch, or, if another command is in the way, as a
-    refused command. A batch that was cancelled takes no more. Raises `InvalidArgument` if the batch is another one's.
+    refused command. A batch that was cancelled takes no more. Raises `InvalidArgument` if the batch is another one's,
+    `EnvironmentMismatch`.
     """
     batch_id = order.batch_id or str(uuid.uuid4())
     taken, is_open = _begin(resources, batch_id, order)
@@ -229,6 +230,7 @@ def cancel(resources: Resources, batch_id: str, *, actor: str) -> int:
 def _begin(resources: Resources, batch_id: str, order: Order) -> tuple[int, bool]:
     """Make the batch's row, or find it; tell how many rows were taken, and whether it takes more."""
     with resources.database.write() as connection:
+        _check_environment(resources, connection)
         insert = postgresql.insert if resources.database.is_postgres else sqlite.insert
         values = {
             "batch_id": batch_id,
@@ -248,6 +250,13 @@ def _begin(resources: Resources, batch_id: str, order: Order) -> tuple[int, bool
             )
             raise errors.InvalidArgument(argument="batch_id", problem=problem)
         return row["total"], row["submitted_at"] is None and row["cancelled_at"] is None
+
+
+def _check_environment(resources: Resources, connection: sa.Connection) -> None:
+    """Refuse what a client of another environment would never send. Raises `EnvironmentMismatch`."""
+    client = resources.clients.default
+    if client is not None and resources.digest_key(connection) is not None:
+        resources.check_environment(connection, environment=client.environment)
 
 
 def _take(

@@ -91,8 +91,8 @@ def prove(
         begun = time.monotonic()
         codes = _run(server, url, path, result, kills=kills, chance=chance, is_quick=is_quick)
         seconds = time.monotonic() - begun
-        rows = _read(result)
-        findings = _compare(sandbox, rows, expected)
+        rows = read(result)
+        findings = compare(sandbox, rows, expected)
     return Figures(
         appointments=appointments,
         struck=struck,
@@ -189,12 +189,13 @@ def _until(condition: object, process: subprocess.Popen[str]) -> None:
         time.sleep(0.002)
 
 
-def _read(result: Path) -> list[dict[str, str]]:
+def read(result: Path) -> list[dict[str, str]]:
+    """Read a result file."""
     with result.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
-def _compare(sandbox: Sandbox, rows: Sequence[Mapping[str, str]], expected: Sequence[str | None]) -> list[str]:
+def compare(sandbox: Sandbox, rows: Sequence[Mapping[str, str]], expected: Sequence[str | None]) -> list[str]:
     """Hold the rows against the input, and each of them against the ledger and the appointment as it stands."""
     findings = []
     if [int(row["row"]) for row in rows] != list(range(1, len(expected) + 1)):

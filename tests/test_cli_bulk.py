@@ -20,6 +20,7 @@ import pytest
 
 import lifecycle
 from lifecycle import Lifecycle, guards, results
+from lifecycle.cli import attending
 from tests import bulk, support
 from tests.conftest import FAST
 from tests.test_cli import assert_error, invoke, settings_for
@@ -459,6 +460,31 @@ def test_no_patient_s_word_stays(ground: Ground, ids: list[str]) -> None:
     assert [each.name for each in files if secret.encode() in each.read_bytes()] == []
 
 
+def test_another_environment_queues_nothing(ground: Ground, ids: list[str]) -> None:
+    """What would never be sent is refused before anything is queued."""
+    other = {
+        "LIFECYCLE_ZOCDOC_ENVIRONMENT": "production",
+        "LIFECYCLE_ZOCDOC_BASE_URL": "",
+        "LIFECYCLE_ZOCDOC_TOKEN_URL": "",
+    }
+    done = ground.bulk("cancel", "--file", ground.file(*ids[:4]), **other)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "one database for each environment" in done.stderr
+    assert ground.batches() == []
+
+
+def test_why_nothing_moves_is_told(ground: Ground, ids: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong secret would look like a slow day otherwise."""
+    for name in ("_LINE", "_FIRST_LINE"):
+        monkeypatch.setattr(attending, name, 0.2)
+    soon = (datetime.now(UTC) + timedelta(seconds=1.5)).isoformat()
+    path = ground.file(*ids[:2])
+    done = ground.bulk("cancel", "--file", path, "--expires-at", soon, LIFECYCLE_ZOCDOC_CLIENT_SECRET="wr0ng")
+    assert done.exit_code == 9
+    assert "Waiting: what was tried had no effect (token_refused) and is tried again" in done.stderr
+    assert "wr0ng" not in done.output
+
+
 @both
 def test_the_result_agrees_with_the_ledger(database_url: str, tmp_path: Path) -> None:
     """300 appointments, a tenth of them struck by thirteen kinds of faults: row by row what reached the stand-in."""
@@ -475,6 +501,36 @@ def test_a_run_that_is_killed_is_gone_on_with(database_url: str, tmp_path: Path)
     figures = bulk.prove(database_url, tmp_path, appointments=120, faults=0.1, kills=1, is_quick=True)
     assert figures.findings == []
     assert figures.exit_codes == [-9, 9]
+
+
+def test_the_witness_is_not_blind(ground: Ground, ids: list[str], client: ZocdocClient) -> None:
+    """Each lie in a result file is found: a state, a request, an effect, a row, a repeat after a lost answer."""
+    support.arm(ground.sandbox, kind="answer", status=400, operation="cancel", appointment_id=ids[1])
+    wanted = [ids[0], ids[1], ids[4]]
+    assert ground.bulk("cancel", "--file", ground.file(*wanted)).exit_code == 9
+    sound = bulk.read(ground.result)
+    assert bulk.compare(ground.sandbox, sound, wanted) == []
+    lies: list[tuple[int, dict[str, str]]] = [
+        (0, {"state": "rejected", "http_status": "400"}),
+        (0, {"state": "refused"}),
+        (0, {"state": "queued"}),
+        (0, {"state": "needs_attention"}),
+        (0, {"zocdoc_request_id": "of-nobody"}),
+        (0, {"appointment_id": ids[2]}),
+        (1, {"state": "applied"}),
+        (1, {"http_status": "404"}),
+        (2, {"state": "applied"}),
+        (2, {"row": "4"}),
+    ]
+    for place, lie in lies:
+        told = [row | lie if place == number else row for number, row in enumerate(sound)]
+        assert bulk.compare(ground.sandbox, told, wanted) != [], lie
+    assert bulk.compare(ground.sandbox, sound[:2], wanted) != []
+    support.lose_answer(ground.sandbox, "cancel", appointment_id=ids[2])
+    for _ in range(2):
+        client.cancel(ids[2])
+    row = sound[0] | {"appointment_id": ids[2], "zocdoc_request_id": ""}
+    assert bulk.compare(ground.sandbox, [row], [ids[2]]) == [f"row 1 (applied, ) of {ids[2]}: sent again after 0 reads"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -6,7 +6,9 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
 
 from lifecycle import errors
@@ -20,12 +22,20 @@ if TYPE_CHECKING:
     from lifecycle import Batch, Lifecycle, Progress
 
 _LOOK: Final = 0.25
+"""Seconds between looks at the batch: often enough for the eye, and one small query."""
+
 _SETTLE: Final = 1.0
+"""Seconds between looks at what is in doubt, and at a database that is away."""
+
+_PATIENCE: Final = 5.0
+"""Seconds for a read to end when all is over; cutting it off does no harm."""
+
 _LINE: Final = 10.0
 _FIRST_LINE: Final = 2.0
-_PATIENCE: Final = 5.0
-"""Seconds between looks at the batch, between looks at what is in doubt, between lines in a log, before the first
-of them; and for the end of a read, which does no harm if it is cut off."""
+"""Seconds between lines in a log, and before the first: somebody wonders whether anything happens."""
+
+_LOOKED_AT: Final = 1_000
+"""Rows that are asked why they wait: a page."""
 
 
 class Show(Protocol):
@@ -38,10 +48,11 @@ class Show(Protocol):
 def attend(lifecycle: Lifecycle, batch: Batch, *, settle_for: float) -> Progress:
     """Stay until all of the batch has ended, or only what is in doubt has been left for so many seconds."""
     with interruptible(batch.id), _settling(lifecycle, batch), _shown() as show:
-        left_since = None
+        left_since, why = None, _Why(batch)
         while True:
             progress = _look(batch)
             show(progress)
+            why.tell(progress)
             if progress.is_finished:
                 return progress
             is_moving = progress.queued or progress.sending
@@ -87,6 +98,30 @@ def _counts(progress: Progress) -> dict[str, int]:
         "being sent": progress.sending,
         "queued": progress.queued,
     }
+
+
+class _Why:
+    """Says why nothing moves, if nothing does: a wrong secret would look like a slow day otherwise."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self._clock = _Clock()
+        self._ended = -1
+        self._told = ""
+
+    def tell(self, progress: Progress) -> None:
+        """Look now and then why what is queued is not sent, if nothing has ended in between."""
+        if not self._clock.strikes():
+            return
+        has_moved, self._ended = progress.ended != self._ended, progress.ended
+        if has_moved or not progress.queued:
+            return
+        first = islice(self._batch.rows(), _LOOKED_AT)
+        reasons = Counter(row.reason_code for row in first if row.state == "queued" and row.reason_code)
+        told = ", ".join(sorted(reasons))
+        if told and told != self._told:
+            words.say(f"Waiting: what was tried had no effect ({told}) and is tried again")
+        self._told = told
 
 
 def _look(batch: Batch) -> Progress:
