@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -483,6 +484,44 @@ def test_why_nothing_moves_is_told(ground: Ground, ids: list[str], monkeypatch: 
     assert done.exit_code == 9
     assert "Waiting: what was tried had no effect (token_refused) and is tried again" in done.stderr
     assert "wr0ng" not in done.output
+
+
+def test_a_submission_that_was_cut_off_is_no_finished_batch(ground: Ground, ids: list[str]) -> None:
+    """What was taken is carried out; the rest only the command that began it knows."""
+    batch_id, _ = _begun(ground, ("cancel", "--where", "status=confirmed"), ids)
+    done = invoke("batch", batch_id, "--watch", "--settle-for", "0", **ground.environ)
+    assert done.exit_code == 5
+    assert "the command that began it, again, goes on with it" in done.stderr
+    cancelled = invoke("batch", batch_id, "--cancel", "--watch", "--settle-for", "0", **ground.environ)
+    assert (cancelled.exit_code, "cut off" in cancelled.stderr) == (0, False)
+
+
+def test_a_queue_that_nobody_takes_from_is_told(
+    ground: Ground, ids: list[str], sandbox: Sandbox, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user's credential cannot take what the machine's is needed for."""
+    for name in ("_LINE", "_FIRST_LINE"):
+        monkeypatch.setattr(attending, name, 0.2)
+    user = {
+        "LIFECYCLE_ZOCDOC_ACCESS_TOKEN": sandbox.user_token("7"),
+        "LIFECYCLE_ZOCDOC_IDENTITY": "user:7",
+        "LIFECYCLE_ZOCDOC_CLIENT_ID": "",
+        "LIFECYCLE_ZOCDOC_CLIENT_SECRET": "",
+    }
+    path = ground.file(*ids[:2])
+
+    def give_up() -> None:
+        with Lifecycle(database_url) as opened:
+            support.until(lambda: any(it.submitted_at for it in opened.batches()))
+            time.sleep(1.2)
+            for it in opened.batches():
+                opened.batch(it.batch_id).cancel(actor=support.ACTOR)
+
+    with support.in_background(give_up):
+        done = ground.bulk("cancel", "--file", path, **user)
+    assert "Waiting: nobody takes what is queued; is a worker running" in done.stderr
+    assert done.exit_code == 9
+    assert ground.rows("state") == [("withdrawn",), ("withdrawn",)]
 
 
 @both

@@ -6,7 +6,6 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
@@ -68,9 +67,9 @@ def interruptible(batch_id: str) -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
-    except KeyboardInterrupt as interrupt:
-        interrupt.add_note(f"Batch {batch_id} is not withdrawn: the same command again, or `lifecycle batch")
-        interrupt.add_note(f"{batch_id} --watch`, goes on with it; `--cancel` instead withdraws what is queued.")
+    except (KeyboardInterrupt, errors.DatabaseUnavailable) as stop:
+        stop.add_note(f"Batch {batch_id} is not withdrawn: the same command again, or `lifecycle batch")
+        stop.add_note(f"{batch_id} --watch`, goes on with it; `--cancel` instead withdraws what is queued.")
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -114,14 +113,22 @@ class _Why:
         if not self._clock.strikes():
             return
         has_moved, self._ended = progress.ended != self._ended, progress.ended
-        if has_moved or not progress.queued:
+        if has_moved or progress.sending or not progress.queued:
             return
-        first = islice(self._batch.rows(), _LOOKED_AT)
-        reasons = Counter(row.reason_code for row in first if row.state == "queued" and row.reason_code)
-        told = ", ".join(sorted(reasons))
-        if told and told != self._told:
-            words.say(f"Waiting: what was tried had no effect ({told}) and is tried again")
+        told = self._reason()
+        if told != self._told:
+            words.say(f"Waiting: {told}")
         self._told = told
+
+    def _reason(self) -> str:
+        try:
+            first = islice(self._batch.rows(), _LOOKED_AT)
+            codes = {row.reason_code for row in first if row.state == "queued" and row.reason_code}
+        except errors.DatabaseUnavailable as error:
+            return str(error)
+        if codes:
+            return f"what was tried had no effect ({', '.join(sorted(codes))}) and is tried again"
+        return "nobody takes what is queued; is a worker running, with the credential of this environment?"
 
 
 def _look(batch: Batch) -> Progress:
@@ -193,30 +200,10 @@ def _bar() -> Iterator[rich.progress.Progress | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    from rich import console, progress  # noqa: PLC0415 # loads rich
+    from lifecycle.cli import bars  # noqa: PLC0415 # loads rich
 
-    looks = (
-        progress.MofNCompleteColumn(),
-        progress.BarColumn(),
-        progress.TextColumn("{task.fields[said]}"),
-        _rate(),
-        progress.TimeRemainingColumn(),
-    )
-    with progress.Progress(*looks, console=console.Console(stderr=True), transient=True) as bar:
+    with bars.on_stderr() as bar:
         yield bar
-
-
-def _rate() -> rich.progress.ProgressColumn:
-    from rich import progress, text  # noqa: PLC0415 # loads rich
-
-    class Rate(progress.ProgressColumn):
-        """Rows a second."""
-
-        def render(self, task: progress.Task) -> text.Text:
-            """Show it once it is known."""
-            return text.Text("" if task.speed is None else f"{task.speed:.0f}/s")
-
-    return Rate()
 
 
 class _Clock:

@@ -28,21 +28,12 @@ def batches(*, limit: int, form: Form, database_url: str) -> None:
 
 @click.command()
 @click.argument("batch_id", metavar="BATCH_ID")
-@click.option("--rows", "what", flag_value="rows", show_envvar=True, help="Print every row, in order.")
-@click.option(
-    "--failures", "what", flag_value="failures", show_envvar=True, help="Print the rows that were not applied."
-)
+@click.option("--rows", is_flag=True, show_envvar=True, help="Print every row, in order.")
+@click.option("--failures", is_flag=True, show_envvar=True, help="Print the rows that were not applied.")
 @click.option("--cancel", is_flag=True, show_envvar=True, help="Withdraw what is still queued.")
 @click.option("--watch", is_flag=True, show_envvar=True, help="Carry it on, and stay until it has ended.")
-@click.option(
-    "--settle-for",
-    type=click.FloatRange(min=0),
-    default=60,
-    show_default=True,
-    show_envvar=True,
-    metavar="SECONDS",
-    help="With --watch: stay so long for what is in doubt, when nothing else is left.",
-)
+@options.concurrency
+@options.settle_for
 @click.option(
     "--result",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -58,9 +49,11 @@ def batch(
     context: click.Context,
     batch_id: str,
     *,
-    what: str | None,
+    rows: bool,
+    failures: bool,
     cancel: bool,
     watch: bool,
+    concurrency: int,
     settle_for: float,
     result: Path | None,
     actor: str,
@@ -71,14 +64,14 @@ def batch(
 
     With --watch the exit code is that of `lifecycle bulk`: 0 all applied, 5 something is in doubt, 9 the others.
     """
-    with opening.opened(database_url, needs_zocdoc=watch) as lifecycle:
+    with opening.opened(database_url, needs_zocdoc=watch, concurrency=concurrency) as lifecycle:
         found = lifecycle.batch(batch_id)
         if cancel:
             words.say(f"{found.cancel(actor=actor)} commands were withdrawn")
         code = _watched(lifecycle, found, settle_for) if watch else 0
         if result is not None:
             _write(found, result)
-        _print(found, what, form)
+        _print(found, form, rows=rows, failures=failures)
     context.exit(code)
 
 
@@ -94,15 +87,12 @@ def _write(batch: Batch, result: Path) -> None:
     words.say(f"{results.write(batch.rows(), result)} rows in {result}")
 
 
-def _print(batch: Batch, what: str | None, form: Form) -> None:
-    match what:
-        case "rows":
-            output.many(batch.rows(), kind="BatchRow", form=form)
-        case "failures":
-            output.many(batch.failures(), kind="BatchRow", form=form)
-        case _:
-            output.one(batch.progress(), form=form)
-            words.say(_described(batch.info))
+def _print(batch: Batch, form: Form, *, rows: bool, failures: bool) -> None:
+    if rows or failures:
+        output.many(batch.rows() if rows else batch.failures(), kind="BatchRow", form=form)
+        return
+    output.one(batch.progress(), form=form)
+    words.say(_described(batch.info))
 
 
 def _described(info: BatchInfo) -> str:

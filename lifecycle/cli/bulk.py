@@ -19,12 +19,11 @@ _OPTIONS = (
     filtering.time_zone,
     click.option(
         "--file",
-        "path",
         type=click.Path(exists=True, dir_okay=False, allow_dash=True),
         show_envvar=True,
         metavar="FILE",
-        help="A wish a row, .csv or .jsonl: the column appointment_id, what else the command takes (--help tells), "
-        "request_key and expires_at. - is stdin.",
+        help="A wish a row, .csv or .jsonl, with the column appointment_id, and if need be request_key, expires_at and "
+        "those that are named above. - is stdin.",
     ),
     click.option(
         "--input-format",
@@ -51,15 +50,8 @@ _OPTIONS = (
         show_envvar=True,
         help="Stay until all is carried out, or leave it to workers.",
     ),
-    click.option(
-        "--settle-for",
-        type=click.FloatRange(min=0),
-        default=60,
-        show_default=True,
-        show_envvar=True,
-        metavar="SECONDS",
-        help="Stay so long for what is in doubt, when nothing else is left.",
-    ),
+    options.concurrency,
+    options.settle_for,
     click.option(
         "--result",
         type=click.Path(dir_okay=False),

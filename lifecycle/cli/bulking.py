@@ -36,7 +36,7 @@ _LISTED: Final = 1_000
 class Listed(TypedDict):
     """The options of a bulk command whose appointments a file tells."""
 
-    path: str | None
+    file: str | None
     input_format: str | None
     time_zone: str
     dry_run: bool
@@ -46,6 +46,7 @@ class Listed(TypedDict):
     expires_at: str | None
     expires_in: float | None
     wait: bool
+    concurrency: int
     settle_for: float
     result: str | None
     actor: str
@@ -63,21 +64,22 @@ def run(command: str, defaults: dict[str, str], asked: Asked) -> int:
     """Carry one command out on many appointments; give the exit code."""
     _check(asked)
     wanted = Wanted(command, defaults, asked)
-    with opening.opened(asked["database_url"], needs_zocdoc=not asked["dry_run"]) as lifecycle:
+    needs_zocdoc, concurrency = not asked["dry_run"], asked["concurrency"]
+    with opening.opened(asked["database_url"], needs_zocdoc=needs_zocdoc, concurrency=concurrency) as lifecycle:
         if asked["dry_run"]:
             return _preview(lifecycle, wanted)
         with sources.opened(lifecycle, wanted) as source:
             batch = _begin(lifecycle, wanted, source)
             click.echo(batch.id)
             if asked["wait"]:
-                return finish(
+                return _finish(
                     lifecycle, batch, sources.result_of(wanted, batch.id), source.selection, asked["settle_for"]
                 )
     words.say(f"batch {batch.id} is submitted; `lifecycle batch {batch.id} --watch` stays with it")
     return DONE
 
 
-def finish(lifecycle: Lifecycle, batch: Batch, result: Path, selection: Path | None, settle_for: float) -> int:
+def _finish(lifecycle: Lifecycle, batch: Batch, result: Path, selection: Path | None, settle_for: float) -> int:
     """Stay with a batch until it is carried out, and write its results."""
     progress = attending.attend(lifecycle, batch, settle_for=settle_for)
     rows = results.write(batch.rows(), result)
@@ -89,8 +91,10 @@ def finish(lifecycle: Lifecycle, batch: Batch, result: Path, selection: Path | N
 
 def ended(progress: Progress) -> int:
     """Give the exit code of a batch as it stands."""
-    if progress.applied == progress.total:
+    if progress.is_finished and progress.applied == progress.total:
         return DONE
+    if not progress.is_submitted:
+        words.say("Its submission was cut off: the command that began it, again, goes on with it")
     is_in_doubt = not progress.is_finished or progress.needs_attention
     if is_in_doubt:
         words.say("Something is in doubt: `lifecycle recover --wait 60`, then `lifecycle attention`")
@@ -99,15 +103,15 @@ def ended(progress: Progress) -> int:
 
 def _check(asked: Asked) -> None:
     """Refuse what cannot be meant, before anything is opened."""
-    if (asked["path"] is None) == (not asked["where"]):
+    if (asked["file"] is None) == (not asked["where"]):
         raise click.UsageError("name the appointments: --file, or one --where or more")
     if asked["expires_at"] is not None and asked["expires_in"] is not None:
         raise click.UsageError("--expires-at and --expires-in are two ways to say one thing; use one")
-    can_ask = sys.stdin.isatty() and asked["path"] != sources.STDIN
+    can_ask = sys.stdin.isatty() and asked["file"] != sources.STDIN
     if not (asked["yes"] or asked["dry_run"] or can_ask):
         raise click.UsageError("nobody is there to be asked; say --yes, or --dry-run to see what would happen")
     result = Path(asked["result"] or ".")
-    if asked["path"] not in {None, sources.STDIN} and result.exists() and result.samefile(asked["path"] or ""):
+    if asked["file"] not in {None, sources.STDIN} and result.exists() and result.samefile(asked["file"] or ""):
         raise click.UsageError("--result would replace --file; name another file")
     if not os.access(result.parent if asked["result"] else result, os.W_OK):
         raise click.UsageError("the results cannot be written there; name another place with --result")

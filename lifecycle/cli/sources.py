@@ -57,10 +57,10 @@ class Source:
 @contextmanager
 def opened(lifecycle: Lifecycle, wanted: Wanted) -> Iterator[Source]:
     """Read the file, or choose the appointments, and find the batch that was begun with them."""
-    if wanted.asked["path"] is None:
+    if wanted.asked["file"] is None:
         yield _chosen(lifecycle, wanted)
         return
-    with _file(wanted.asked["path"]) as path:
+    with _file(wanted.asked["file"]) as path:
         wishlist = _read(wanted, path)
         parts = [wanted.command, "file", wishlist.digest, *_told(wanted)]
         batch_id, batch = _batch(lifecycle, parts, is_over=lambda _: wanted.asked["again"])
@@ -70,8 +70,8 @@ def opened(lifecycle: Lifecycle, wanted: Wanted) -> Iterator[Source]:
 @contextmanager
 def previewed(lifecycle: Lifecycle, wanted: Wanted) -> Iterator[Wishlist]:
     """Read the file, or choose the appointments, only to be judged."""
-    if wanted.asked["path"] is not None:
-        with _file(wanted.asked["path"]) as path:
+    if wanted.asked["file"] is not None:
+        with _file(wanted.asked["file"]) as path:
             yield _read(wanted, path)
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -127,7 +127,7 @@ def _choose(lifecycle: Lifecycle, wanted: Wanted, path: Path) -> Wishlist:
 
 
 def _read(wanted: Wanted, path: Path) -> Wishlist:
-    form = wanted.asked["input_format"] if wanted.asked["path"] is not None else None
+    form = wanted.asked["input_format"] if wanted.asked["file"] is not None else None
     return wishlists.read(path, command=wanted.command, form=form, defaults=wanted.defaults)
 
 
