@@ -25,6 +25,7 @@ from lifecycle.cli import attending
 from tests import bulk, support
 from tests.conftest import FAST
 from tests.test_cli import assert_error, invoke, settings_for
+from tests.test_worker import working
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -522,6 +523,22 @@ def test_a_queue_that_nobody_takes_from_is_told(
     assert "Waiting: nobody takes what is queued; is a worker running" in done.stderr
     assert done.exit_code == 9
     assert ground.rows("state") == [("withdrawn",), ("withdrawn",)]
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_workers_carry_it_out(ground: Ground, ids: list[str], server: Server) -> None:
+    """This process submits, settles and watches; while the engine has no tables and no worker runs, all of it waits."""
+    procrastinate = {"LIFECYCLE_DISPATCH": "procrastinate"}
+    path = ground.file(*ids[:4])
+    assert ground.bulk("cancel", "--file", path, "--no-wait", **procrastinate).exit_code == 0
+    assert set(support.states(ground.environ["LIFECYCLE_DATABASE_URL"])) == {"queued"}
+    assert ground.posts() == 0
+    with working(ground.environ["LIFECYCLE_DATABASE_URL"], server):
+        done = ground.bulk("cancel", "--file", path, **procrastinate)
+    assert done.exit_code == 0, done.stderr
+    assert "was begun before: 0 of 4 ended: 4 queued" in done.stderr
+    assert ground.rows("state") == [("applied",)] * 4
+    assert ground.posts() == 4
 
 
 @both
