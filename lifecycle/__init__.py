@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from lifecycle.inbox import Delivery, Processed, Receipt
     from lifecycle.operators import Attention, Resolution
     from lifecycle.outcomes import Done
+    from lifecycle.previewing import Verdict
     from lifecycle.reconciliation import SyncReport
     from lifecycle.records import Appointment, AuditEvent
     from lifecycle.recovery import Recovered, Recovery
@@ -114,6 +115,7 @@ _HOMES = {
     "lifecycle.inbox": ("Delivery", "Processed", "Receipt"),
     "lifecycle.operators": ("Attention", "Resolution"),
     "lifecycle.outcomes": ("Done",),
+    "lifecycle.previewing": ("Verdict",),
     "lifecycle.reconciliation": ("SyncReport",),
     "lifecycle.records": ("Appointment", "AuditEvent"),
     "lifecycle.recovery": ("Recovered", "Recovery"),
@@ -207,6 +209,7 @@ __all__ = [
     "Timing",
     "TransitionRefused",
     "TransitionsRow",
+    "Verdict",
     "Verification",
     "WebhookRefused",
     "ZocdocClient",

@@ -16,12 +16,15 @@ from lifecycle import (
     inbox,
     observations,
     operators,
+    previewing,
     reconciliation,
     records,
     recovery,
+    selecting,
     submitting,
     verification,
     wishes,
+    wishlists,
 )
 from lifecycle import drift as drifting
 from lifecycle.database import Database
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     from lifecycle.inbox import Delivery, Processed, Receipt
     from lifecycle.operators import Attention
     from lifecycle.outcomes import Done
+    from lifecycle.previewing import Verdict
     from lifecycle.reconciliation import SyncReport
     from lifecycle.records import Appointment, AuditEvent
     from lifecycle.recovery import Recovery
@@ -61,8 +65,10 @@ if TYPE_CHECKING:
     from lifecycle.reports.filters import Given
     from lifecycle.reports.pages import EventPage
     from lifecycle.reports.past import AsOf
+    from lifecycle.selecting import Condition
     from lifecycle.telemetry import Telemetry
     from lifecycle.verification import Verification
+    from lifecycle.wishlists import Wishlist
     from lifecycle.zocdoc import ZocdocClient
 
 _R = TypeVar("_R")
@@ -236,7 +242,7 @@ class Lifecycle:
 
     def submit_many(
         self,
-        wanted: Iterable[Mapping[str, Any]],
+        wanted: str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Wishlist,
         *,
         actor: str,
         command: str | None = None,
@@ -248,11 +254,13 @@ class Lifecycle:
         """Queue many commands as a batch, and give a handle on it. Calls nobody.
 
         Each wish is a mapping with `appointment_id` and, as far as they apply, `command` (if it is not the argument),
-        `start_time`, `reason_type`, `reason`, `request_key` and `expires_at`. A bad row becomes an error of the batch,
-        the others go on. Rows are numbered from 1 and committed a thousand at a time; with the `batch_id` of a
+        `start_time`, `reason_type`, `reason`, `request_key` and `expires_at`; or a .csv or .jsonl file has them as
+        columns, and is refused as a whole if it cannot be used. A bad row becomes an error of the batch, the others go
+        on. Rows are numbered from 1 and committed a thousand at a time; with the `batch_id` of a
         submission that was cut off, the same rows are gone on with after the last one that was taken. `on_progress` is
-        called with the rows so far. Raises `InvalidArgument`, `DatabaseUnavailable`.
+        called with the rows so far. Raises `InvalidArgument`, `DatabaseUnavailable`, `OSError`.
         """
+        rows = wishlists.rows(wanted, command=command)
         order = batches.Order(
             actor=actor,
             source=self._source,
@@ -263,12 +271,16 @@ class Lifecycle:
         )
         return Batch(
             self._resources,
-            submitting.submit_many(self._resources, self._engine, order, wanted, on_progress=on_progress),
+            submitting.submit_many(self._resources, self._engine, order, rows, on_progress=on_progress),
         )
 
     def batch(self, batch_id: str) -> Batch:
         """Give a handle on a batch by its id. Raises `BatchNotFound`. Database only."""
         return Batch(self._resources, batches.info(self._resources.database, check_name("batch_id", batch_id)).batch_id)
+
+    def batch_id(self, *parts: str) -> str:
+        """Make the id of a batch out of what is wanted, so that the same wish finds its batch again. Database only."""
+        return batches.identity(self._resources, *parts)
 
     def batches(self, *, limit: int | None = None) -> Iterator[BatchInfo]:
         """Iterate over the batches, newest first. Database only."""
@@ -279,6 +291,26 @@ class Lifecycle:
     ) -> tuple[Explanation, ...]:
         """Answer for each check whether the command would pass now, with the code and the rule. Database only."""
         return explaining.explain(self._resources, appointment_id, command, start_time=start_time)
+
+    def preview(
+        self,
+        wanted: str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Wishlist,
+        *,
+        command: str | None = None,
+    ) -> Iterator[Verdict]:
+        """Judge each of many wishes as `submit_many` takes them: would it pass now, and if not, by which rule not.
+
+        The checks are those that run again when a command is dispatched. Raises `InvalidArgument` for a file that
+        cannot be used as a whole, `OSError`. Database only; memory stays flat.
+        """
+        return previewing.preview(self._resources, wishlists.rows(wanted, command=command), command=command)
+
+    def chosen(self, conditions: Iterable[Condition]) -> Iterator[str]:
+        """Iterate over the ids of the tracked appointments that meet all conditions (`lifecycle.selecting.parse`).
+
+        Of several `=` on one field one must hold. Database only; memory stays flat.
+        """
+        return selecting.appointments(self._resources.database, conditions)
 
     def get(self, appointment_id: str) -> Appointment:
         """Read one tracked appointment. Database only."""

@@ -6,6 +6,9 @@ submission that was killed is gone on with after the last row that was taken.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
 import uuid
 from dataclasses import dataclass, fields
 from itertools import islice
@@ -37,6 +40,7 @@ _CHUNK: Final = 1000
 """Rows taken in one transaction: a tenth of a second, so that nobody waits long for what they lock."""
 
 _PAGE: Final = 1000
+_NAMESPACE: Final = uuid.UUID("5d0f3c63-6b6f-4f43-9b21-0c8a4a4e5a6e")
 _COLUMNS: Final = frozenset(
     {"appointment_id", "command", "start_time", "reason_type", "reason", "request_key", "expires_at"}
 )
@@ -44,16 +48,19 @@ _COLUMNS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """A row of a batch's input: its number, from 1, and its values; or None, and a code that says what is wrong."""
+    """A row of a batch's input: its number, from 1, its values, and a code of what is wrong with it, if anything."""
 
     row: int
-    values: Mapping[str, Any] | None
+    values: Mapping[str, Any]
     problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How many rows of a batch are in each state. `invalid`: they could not become commands."""
+    """How many rows of a batch are in each state. `invalid`: they could not become commands.
+
+    `is_submitted`: all rows were taken, or no more will be, because the batch was cancelled.
+    """
 
     total: int
     queued: int
@@ -145,7 +152,8 @@ def submit(
 
     `announce` is called in each transaction that queues something, `on_progress` after it with the rows so far. A row
     that cannot be queued is recorded as one: as an error of the batch, or, if another command is in the way, as a
-    refused command. A batch that was cancelled takes no more. Raises `InvalidArgument` if the batch is another one's.
+    refused command. A batch that was cancelled takes no more. Raises `InvalidArgument` if the batch is another one's,
+    `EnvironmentMismatch`.
     """
     batch_id = order.batch_id or str(uuid.uuid4())
     taken, is_open = _begin(resources, batch_id, order)
@@ -158,6 +166,17 @@ def submit(
             if on_progress is not None:
                 on_progress(taken)
     return batch_id
+
+
+def identity(resources: Resources, *parts: str) -> str:
+    """Make the id of a batch out of what is wanted, so that the same wish finds the batch again. Database only.
+
+    The id tells nothing of the parts to who has not the database's own key.
+    """
+    with resources.database.read() as connection:
+        key = resources.digest_key(connection) or b""
+    digest = hmac.new(key, json.dumps(parts).encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
+    return str(uuid.uuid5(_NAMESPACE, digest))
 
 
 def progress(database: Database, batch_id: str) -> Progress:
@@ -211,6 +230,7 @@ def cancel(resources: Resources, batch_id: str, *, actor: str) -> int:
 def _begin(resources: Resources, batch_id: str, order: Order) -> tuple[int, bool]:
     """Make the batch's row, or find it; tell how many rows were taken, and whether it takes more."""
     with resources.database.write() as connection:
+        _check_environment(resources, connection)
         insert = postgresql.insert if resources.database.is_postgres else sqlite.insert
         values = {
             "batch_id": batch_id,
@@ -230,6 +250,13 @@ def _begin(resources: Resources, batch_id: str, order: Order) -> tuple[int, bool
             )
             raise errors.InvalidArgument(argument="batch_id", problem=problem)
         return row["total"], row["submitted_at"] is None and row["cancelled_at"] is None
+
+
+def _check_environment(resources: Resources, connection: sa.Connection) -> None:
+    """Refuse what a client of another environment would never send. Raises `EnvironmentMismatch`."""
+    client = resources.clients.default
+    if client is not None and resources.digest_key(connection) is not None:
+        resources.check_environment(connection, environment=client.environment)
 
 
 def _take(
@@ -319,8 +346,8 @@ class _Problem(Exception):
 
 def _wanted(given: Given, batch_id: str, order: Order) -> Queued:
     """Make the wish of a row. Raises `_Problem`."""
-    if given.values is None:
-        raise _Problem(given.problem or "invalid_row")
+    if given.problem is not None:
+        raise _Problem(given.problem)
     values = {name: value for name, value in given.values.items() if value is not None}
     if not values.keys() <= _COLUMNS:
         raise _Problem("invalid_column")
@@ -342,11 +369,8 @@ def _wanted(given: Given, batch_id: str, order: Order) -> Queued:
     return submissions.queued(wish, expires_at=expires_at, batch_id=batch_id, batch_row=given.row)
 
 
-def _problem(
-    batch_id: str, row: int | None, values: Mapping[str, Any] | None, order: Order, code: str
-) -> dict[str, Any]:
+def _problem(batch_id: str, row: int | None, given: Mapping[str, Any], order: Order, code: str) -> dict[str, Any]:
     """Make the record of a row that could not become a command; of its values only those that are well-formed."""
-    given = values or {}
     command = given.get("command", order.command)
     return {
         "batch_id": batch_id,
@@ -394,7 +418,7 @@ _PROGRESS: Final = (
     sa.select(
         _batches.c.total,
         _batches.c.invalid,
-        _batches.c.submitted_at.is_not(None).label("is_submitted"),
+        sa.func.coalesce(_batches.c.submitted_at, _batches.c.cancelled_at).is_not(None).label("is_submitted"),
         *(sa.func.coalesce(sa.func.sum(_counts.c[str(state)]), 0).label(str(state)) for state in State),
     )
     .outerjoin_from(_batches, _counts)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from lifecycle import batches, errors, submissions
+from lifecycle import batches, errors, submissions, wishlists
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -51,7 +50,7 @@ def submit_many(
     resources: Resources,
     engine: Engine,
     order: batches.Order,
-    wanted: Iterable[Mapping[str, Any]],
+    rows: Iterable[wishlists.Row],
     *,
     on_progress: Callable[[int], object] | None,
 ) -> str:
@@ -62,13 +61,13 @@ def submit_many(
         if on_progress is not None:
             on_progress(rows)
 
-    return batches.submit(resources, order, _numbered(wanted), announce=engine.announce, on_progress=told)
+    return batches.submit(resources, order, _given(rows), announce=engine.announce, on_progress=told)
 
 
-def _numbered(wanted: Iterable[Mapping[str, Any]]) -> Iterator[batches.Given]:
-    for row, values in enumerate(wanted, start=1):
-        is_row = isinstance(values, Mapping)
-        yield batches.Given(row=row, values=values if is_row else None, problem=None if is_row else "invalid_row")
+def _given(rows: Iterable[wishlists.Row]) -> Iterator[batches.Given]:
+    for row in rows:
+        known = {} if row.appointment_id is None else {wishlists.ID: row.appointment_id}
+        yield batches.Given(row=row.number, values=known if row.values is None else row.values, problem=row.problem)
 
 
 def _tell_after_commit(session: sa.Connection | orm.Session, engine: Engine) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import uuid
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lifecycle import BatchNotFound, InvalidArgument, Lifecycle, ZocdocClient
+from lifecycle import BatchNotFound, EnvironmentMismatch, InvalidArgument, Lifecycle, ZocdocClient
 from lifecycle.models import CommandState
 from tests import support
 from tests.support import ACTOR, LATER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from lifecycle import Batch
     from lifecycle.sandbox import Sandbox
@@ -261,3 +264,67 @@ def test_progress_is_one_small_query(idle: Lifecycle, database_url: str) -> None
     statement = "SELECT sum(queued) FROM lifecycle_batch_counts WHERE batch_id = 'b'"
     explain = "EXPLAIN " if idle.database.is_postgres else "EXPLAIN QUERY PLAN "
     assert "lifecycle_commands" not in str(support.query(database_url, explain + statement))
+
+
+def test_a_file_is_submitted_by_its_name(lifecycle: Lifecycle, sandbox: Sandbox, tmp_path: Path) -> None:
+    """Rows that the reader finds bad are errors of the batch, with the appointment they name if it is well-formed."""
+    ids = [support.tracked(lifecycle, sandbox, status="confirmed") for _ in range(2)]
+    path = tmp_path / "wishes.jsonl"
+    wishes = [{"id": ids[0]}, {"id": ids[0]}, {"id": "x/y"}, {"id": ids[1], "request_key": 7}, {"id": ids[1]}]
+    path.write_text("\n".join(map(json.dumps, wishes)), encoding="utf-8")
+    batch = lifecycle.submit_many(path, actor=ACTOR, command="cancel")
+    assert batch.wait(SOON)
+    assert [(row.row, row.appointment_id, row.state, row.reason_code) for row in batch.rows()] == [
+        (1, ids[0], "applied", None),
+        (2, ids[0], "invalid", "duplicate_of_row"),
+        (3, None, "invalid", "invalid_appointment_id"),
+        (4, ids[1], "invalid", "not_text"),
+        (5, ids[1], "applied", None),
+    ]
+
+
+def test_a_file_that_cannot_be_used_makes_no_batch(lifecycle: Lifecycle, tmp_path: Path) -> None:
+    """It is refused as a whole, before anything is written."""
+    path = tmp_path / "moves.csv"
+    path.write_text("appointment_id,start_time\na,2031-03-01T09:00:00Z\n", encoding="utf-8")
+    with pytest.raises(InvalidArgument, match="unknown columns: start_time"):
+        lifecycle.submit_many(path, actor=ACTOR, command="cancel")
+    assert list(lifecycle.batches()) == []
+
+
+def test_a_client_of_another_environment_submits_nothing(
+    lifecycle: Lifecycle, sandbox: Sandbox, database_url: str
+) -> None:
+    """Its dispatcher would never send it."""
+    wishes = [{"appointment_id": support.tracked(lifecycle, sandbox)}]
+    with (
+        ZocdocClient.for_environment("production", client_id="x", client_secret="y") as other,
+        Lifecycle(database_url, zocdoc=other) as wrong,
+        pytest.raises(EnvironmentMismatch),
+    ):
+        wrong.submit_many(wishes, actor=ACTOR, command="confirm")
+    assert list(lifecycle.batches()) == []
+
+
+def test_a_batch_that_was_cancelled_is_finished(idle: Lifecycle, lifecycle: Lifecycle, sandbox: Sandbox) -> None:
+    """Also if its submission was cut off: it takes no more."""
+    wishes = iter([{"appointment_id": support.tracked(lifecycle, sandbox)}])
+
+    def cut_off() -> Iterator[dict[str, str]]:
+        yield next(wishes)
+        raise KeyboardInterrupt
+
+    made = str(uuid.uuid4())
+    with pytest.raises(KeyboardInterrupt):
+        idle.submit_many(cut_off(), actor=ACTOR, command="confirm", batch_id=made)
+    assert not idle.batch(made).progress().is_finished
+    idle.batch(made).cancel(actor=ACTOR)
+    assert idle.batch(made).progress().is_finished
+
+
+def test_the_same_wish_has_the_same_batch_id(lifecycle: Lifecycle, sandbox: Sandbox) -> None:
+    """In one database; which wish it is cannot be told from the id without the database's key."""
+    support.tracked(lifecycle, sandbox)
+    first = lifecycle.batch_id("cancel", "a", "b")
+    assert first == lifecycle.batch_id("cancel", "a", "b") == str(uuid.UUID(first))
+    assert len({first, lifecycle.batch_id("cancel", "ab"), lifecycle.batch_id("cancel", "b", "a")}) == 3

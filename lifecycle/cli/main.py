@@ -13,6 +13,8 @@ import click
 from lifecycle import errors, settings
 from lifecycle.cli import (
     auditing,
+    batches,
+    bulk,
     commands,
     database,
     demo,
@@ -47,6 +49,8 @@ _EXIT_CODES: Final[dict[type[Exception], int]] = {
     errors.CredentialNotAllowed: REFUSED,
     errors.RequestKeyReused: REFUSED,
     errors.AppointmentNotFound: NOT_FOUND,
+    errors.BatchNotFound: NOT_FOUND,
+    errors.CommandNotFound: NOT_FOUND,
     errors.NothingToResolve: NOT_FOUND,
     errors.NothingToRetry: NOT_FOUND,
     errors.CommandNotFound: NOT_FOUND,
@@ -120,7 +124,7 @@ class Boundary(click.Group):
     \b
     Exit codes: 0 done, 1 failure, 2 usage or settings, 3 refused, 4 not found,
     5 remote failure or unknown outcome, 6 audit trail broken, 7 drift was found,
-    8 doctor found something wrong, 130 interrupted.
+    8 doctor found something wrong, 9 not all of a batch was applied, 130 interrupted.
     """,
 )
 @click.option("--debug", is_flag=True, show_envvar=True, help="Print the traceback of an error.")
@@ -143,6 +147,9 @@ for command in (
     commands.reschedule,
     commands.arrived,
     commands.no_show,
+    bulk.bulk,
+    batches.batches,
+    batches.batch,
     operators.recover,
     operators.attention,
     operators.resolve,

@@ -28,6 +28,7 @@ def opened(
     needs_zocdoc: bool = True,
     webhook_keys: tuple[str, ...] = (),
     dispatch: str | None = None,
+    concurrency: int = 8,
 ) -> Iterator[lifecycle.Lifecycle]:
     """Open a `Lifecycle` as the environment says, but for `dispatch` if that is given.
 
@@ -50,6 +51,7 @@ def opened(
                 source="cli",
                 telemetry=hook,
                 dispatch=dispatch or settings.dispatch(os.environ),
+                concurrency=concurrency,
             )
         )
 

@@ -106,6 +106,26 @@ dispatch = click.option(
     help="Who carries submitted commands out: this process, or workers that PostgreSQL wakes by Procrastinate.",
 )
 
+concurrency = click.option(
+    "--concurrency",
+    type=click.IntRange(1, 128),
+    default=8,
+    show_default=True,
+    show_envvar=True,
+    metavar="N",
+    help="Calls to Zocdoc at the same time, as far as this process makes them.",
+)
+
+settle_for = click.option(
+    "--settle-for",
+    type=click.FloatRange(min=0),
+    default=60,
+    show_default=True,
+    show_envvar=True,
+    metavar="SECONDS",
+    help="Stay so long for what is in doubt, when nothing else is left.",
+)
+
 form = click.option(
     "--format",
     "form",

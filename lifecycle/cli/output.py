@@ -29,6 +29,8 @@ if TYPE_CHECKING:
         "Appointment",
         "Attention",
         "AuditEvent",
+        "BatchInfo",
+        "BatchRow",
         "Check",
         "Delivery",
         "Described",
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
         "FeedEvent",
         "Finding",
         "Recovered",
+        "Verdict",
     ]
 
 

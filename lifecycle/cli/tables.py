@@ -172,6 +172,25 @@ COLUMNS: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("outcome", lambda it: it.reason_code or it.outcome, narrow=12),
         Column("actor", lambda it: it.actor),
     ),
+    "BatchInfo": (
+        Column("batch", lambda it: it.batch_id, whole=True),
+        Column("name", lambda it: it.name, narrow=16),
+        Column("command", lambda it: it.command or "several", narrow=12),
+        Column("rows", lambda it: it.total),
+        Column("began", lambda it: it.created_at, narrow=10),
+        Column("submitted", lambda it: it.submitted_at or "not to its end", narrow=10),
+        Column("cancelled", lambda it: it.cancelled_at, narrow=10),
+        Column("actor", lambda it: it.actor),
+    ),
+    "BatchRow": (
+        Column("row", lambda it: it.row, whole=True),
+        Column("appointment", lambda it: it.appointment_id, whole=True),
+        Column("command", lambda it: it.command, narrow=12),
+        Column("state", lambda it: it.state, whole=True),
+        Column("why", lambda it: it.reason_code, narrow=18),
+        Column("HTTP", lambda it: it.http_status),
+        Column("ended", lambda it: it.ended_at, narrow=10),
+    ),
     "Check": (
         Column("check", lambda it: it.name, whole=True),
         Column("", _verdict, whole=True),
@@ -224,6 +243,14 @@ COLUMNS: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("command", lambda it: it.command, narrow=12),
         Column("state", lambda it: it.state, whole=True),
         Column("reason", lambda it: it.reason_code),
+    ),
+    "Verdict": (
+        Column("row", lambda it: it.row, whole=True),
+        Column("appointment", lambda it: it.appointment_id, whole=True),
+        Column("status", lambda it: it.status, narrow=18),
+        Column("verdict", lambda it: it.verdict, whole=True),
+        Column("why", lambda it: it.codes, narrow=22),
+        Column("rule", lambda it: " ".join(it.rules)),
     ),
 }
 """The columns of each kind of record; JSON and CSV have every field."""

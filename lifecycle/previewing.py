@@ -1,0 +1,150 @@
+"""Answering, before anything is submitted, what would become of each of many wishes, and by which rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC
+from enum import StrEnum
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+
+from lifecycle import errors, guards, models, wishes, wishlists
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
+
+    from lifecycle.resources import Resources
+    from lifecycle.wishlists import Row
+
+_NOBODY: Final = "preview"
+_TOGETHER: Final = 500
+"""Rows judged by one query: few enough values to bind for every database."""
+
+
+class Judgement(StrEnum):
+    """What would become of a row."""
+
+    PASS = "pass"  # noqa: S105 # no secret: all checks pass now, so it would be sent
+    REFUSED = "refused"  # a check fails: nothing would be sent
+    INVALID = "invalid"  # it cannot become a command
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What would become of one row now: the codes of what is wrong with it, and the rule behind each.
+
+    `status` is the local one, None if the appointment is not tracked or not told readably.
+    """
+
+    row: int
+    appointment_id: str | None
+    command: str | None
+    status: str | None
+    verdict: str
+    codes: tuple[str, ...]
+    rules: tuple[str, ...]
+
+
+def preview(resources: Resources, rows: Iterable[Row], *, command: str | None = None) -> Iterator[Verdict]:
+    """Judge rows of wishes on the database's picture, in their order; nothing is sent or written.
+
+    The checks are those that run again when a command is dispatched. Without a client the credential is not judged.
+    `command` is for rows that name none. Memory stays flat, and no transaction is open while the caller works.
+    """
+    judge = _Judge(resources, command)
+    remaining = iter(rows)
+    while some := list(islice(remaining, _TOGETHER)):
+        known, now = _known(resources, [row.appointment_id for row in some if row.appointment_id is not None])
+        for row in some:
+            yield judge.of(row, known.get(row.appointment_id or ""), now)
+
+
+def _known(resources: Resources, ids: Sequence[str]) -> tuple[dict[str, Mapping[Any, Any]], datetime]:
+    with resources.database.read() as connection:
+        now = resources.database.now(connection)
+        return {row["appointment_id"]: row for row in connection.execute(_THOSE, {"ids": ids}).mappings()}, now
+
+
+class _Judge:
+    """Judges rows one by one; remembers which credential acts on whose appointments."""
+
+    def __init__(self, resources: Resources, command: str | None) -> None:
+        self._clients = resources.clients
+        self._command = command
+        self._identities: dict[str, str | None] = {}
+
+    def of(self, row: Row, found: Mapping[Any, Any] | None, now: datetime) -> Verdict:
+        """Judge a row by the appointment's row, if it is tracked."""
+        verdict, failed = Judgement.INVALID, [(row.problem or "", wishlists.meaning(row))]
+        if row.values is not None:
+            verdict, failed = self._judged(row.values, found, now)
+        return Verdict(
+            row=row.number,
+            appointment_id=row.appointment_id,
+            command=self._command or (row.values or {}).get("command"),
+            status=None if found is None else found["status"],
+            verdict=verdict,
+            codes=tuple(code for code, _ in failed),
+            rules=tuple(rule for _, rule in failed),
+        )
+
+    def _judged(
+        self, values: Mapping[str, Any], found: Mapping[Any, Any] | None, now: datetime
+    ) -> tuple[Judgement, list[tuple[str, str]]]:
+        try:
+            wish = wishlists.wish(values, command=self._command, actor=_NOBODY, source=_NOBODY)
+        except errors.InvalidArgument as error:
+            return Judgement.INVALID, [(f"invalid_{error.argument}", error.problem)]
+        if found is None:
+            return Judgement.INVALID, [("not_tracked", _NOT_TRACKED)]
+        answers = guards.explain(_situation(wish, found, now, self._credential(found["booked_with"])))
+        failed = [(each.code, each.rule) for each in answers if each.required and each.code is not None]
+        return Judgement.REFUSED if failed else Judgement.PASS, failed
+
+    def _credential(self, booked_with: str) -> str | None:
+        """Give the identity that would act; each is asked for once, because the caller's function may be slow."""
+        if booked_with not in self._identities:
+            client = self._clients.find(booked_with) or self._clients.default
+            self._identities[booked_with] = None if client is None else client.identity
+        return self._identities[booked_with]
+
+
+def _situation(wish: wishes.Wish, row: Mapping[Any, Any], now: datetime, credential: str | None) -> guards.Situation:
+    return guards.Situation(
+        command=wish.command,
+        status=row["status"],
+        booked_with=row["booked_with"],
+        credential=credential,
+        start_time=row["start_time"].astimezone(UTC),
+        now=now,
+        active_command=row["active_state"],
+        requested_start=wish.requested_start,
+        reason_type=wish.payload.get("reason_type"),
+        has_reason_text="reason" in wish.payload,
+    )
+
+
+_NOT_TRACKED: Final = "an appointment is tracked before it is changed; `track` or `sync` reads it from Zocdoc"
+
+_appointments, _commands = models.appointments, models.commands
+_THOSE: Final = (
+    sa.select(
+        _appointments.c.appointment_id,
+        _appointments.c.status,
+        _appointments.c.booked_with,
+        _appointments.c.start_time,
+        _commands.c.state.label("active_state"),
+    )
+    .select_from(
+        _appointments.outerjoin(
+            _commands,
+            sa.and_(
+                _commands.c.appointment_id == _appointments.c.appointment_id, models.state_in(*models.ACTIVE_STATES)
+            ),
+        )
+    )
+    .where(_appointments.c.appointment_id.in_(sa.bindparam("ids", expanding=True)))
+)
