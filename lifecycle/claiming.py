@@ -290,13 +290,20 @@ _FREE: Final = (
     .join_from(_commands, _appointments)
     .with_for_update(key_share=True, skip_locked=True, of=_appointments)
 )
-_DUE: Final = (
-    _FREE.where(_IS_QUEUED, _appointments.c.booked_with.in_(sa.bindparam("identities", expanding=True)))
-    .order_by(_commands.c.priority, _commands.c.due_at)
-    .limit(sa.bindparam("most"))
-)
-_DUE_POSTGRES: Final = _DUE.where(_commands.c.due_at <= sa.func.now())
-_DUE_SQLITE: Final = _DUE.where(_commands.c.due_at <= sa.bindparam("now", type_=columns.UtcDateTime()))
+_HAS_CLIENT: Final = _appointments.c.booked_with.in_(sa.bindparam("identities", expanding=True))
+
+
+def _due(now: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """Select what is due and may be sent by this process, or ended: that its time is over needs no credential."""
+    return (
+        _FREE.where(_IS_QUEUED, _commands.c.due_at <= now, sa.or_(_HAS_CLIENT, _commands.c.expires_at <= now))
+        .order_by(_commands.c.priority, _commands.c.due_at)
+        .limit(sa.bindparam("most"))
+    )
+
+
+_DUE_POSTGRES: Final = _due(sa.func.now())
+_DUE_SQLITE: Final = _due(sa.bindparam("now", type_=columns.UtcDateTime()))
 _THIS: Final = _FREE.where(_IS_QUEUED, _commands.c.command_id == sa.bindparam("id"))
 _THOSE: Final = (
     sa.select(_commands, _batches.c.cancelled_at)

@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
-_PROGRAM: Final = "import json, sys; sys.path[:] = json.loads(sys.stdin.readline()); from lifecycle import verifiers; verifiers.serve()"
+_PROGRAM: Final = """
+import json, sys
+sys.path[:] = json.loads(sys.stdin.readline())
+from lifecycle import verifiers
+verifiers.serve()
+"""
 """What a process runs: it finds the modules where its parent does."""
 
 

@@ -154,6 +154,14 @@ def test_a_stale_wish_expires(lifecycle: Lifecycle, sandbox: Sandbox, idle: Life
     assert support.posts(sandbox, appointment_id) == 0
 
 
+def test_expiring_needs_no_credential(lifecycle: Lifecycle, sandbox: Sandbox, idle: Lifecycle) -> None:
+    """A process that may send nothing ends what is stale all the same."""
+    appointment_id = support.tracked(lifecycle, sandbox)
+    submitted = idle.submit("cancel", appointment_id, actor=ACTOR, expires_at=datetime.now(UTC))
+    assert submitted.wait(SOON)
+    assert submitted.state == "expired"
+
+
 def test_a_queued_command_can_be_withdrawn_once(lifecycle: Lifecycle, sandbox: Sandbox, idle: Lifecycle) -> None:
     """By whoever; the trail says by whom. What has ended cannot be withdrawn."""
     appointment_id = support.tracked(lifecycle, sandbox)
