@@ -11,6 +11,7 @@ from lifecycle import (
     commands,
     dispatching,
     engines,
+    enqueuing,
     explaining,
     feed,
     inbox,
@@ -261,7 +262,7 @@ class Lifecycle:
         called with the rows so far. Raises `InvalidArgument`, `DatabaseUnavailable`, `OSError`.
         """
         rows = wishlists.rows(wanted, command=command)
-        order = batches.Order(
+        order = enqueuing.Order(
             actor=actor,
             source=self._source,
             command=None if command is None else wishes.command_named(command),

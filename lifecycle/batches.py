@@ -1,8 +1,4 @@
-"""Batches: many wishes submitted together, and how far they are. All of it is in the database, whatever the engine.
-
-Rows of the input are taken in their order, a thousand in one transaction, and the batch's row counts them: so a
-submission that was killed is gone on with after the last row that was taken.
-"""
+"""Batches: how far many wishes are that were submitted together. All of it is in the database, whatever the engine."""
 
 from __future__ import annotations
 
@@ -11,48 +7,27 @@ import hmac
 import json
 import uuid
 from dataclasses import dataclass, fields
-from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
-from lifecycle import audit, chart, columns, errors, models, submissions, wishes, withdrawals
-from lifecycle.resources import check_appointment_id, check_instant, check_name
+from lifecycle import columns, errors, models, withdrawals
+from lifecycle.resources import check_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator
     from datetime import datetime
 
     from lifecycle.database import Database
     from lifecycle.resources import Resources
-    from lifecycle.submissions import Queued
 
 State = models.CommandState
 
 INVALID: Final = "invalid"
 """State of a row of the input that could not become a command."""
 
-NOT_TRACKED: Final = "not_tracked"
-KEY_TAKEN: Final = "request_key_taken"
-
-_CHUNK: Final = 1000
-"""Rows taken in one transaction: a tenth of a second, so that nobody waits long for what they lock."""
-
 _PAGE: Final = 1000
 _NAMESPACE: Final = uuid.UUID("5d0f3c63-6b6f-4f43-9b21-0c8a4a4e5a6e")
-_COLUMNS: Final = frozenset(
-    {"appointment_id", "command", "start_time", "reason_type", "reason", "request_key", "expires_at"}
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
-    """A row of a batch's input: its number, from 1, its values, and a code of what is wrong with it, if anything."""
-
-    row: int
-    values: Mapping[str, Any]
-    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,56 +93,6 @@ class BatchRow:
     ended_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What a batch is to be: who asks, its id, and what its rows have if they do not say otherwise."""
-
-    actor: str
-    source: str
-    command: chart.Command | None = None
-    batch_id: str | None = None
-    name: str | None = None
-    expires_at: datetime | None = None
-
-    def __post_init__(self) -> None:
-        """Check it. Raises `InvalidArgument`."""
-        check_name("actor", self.actor)
-        if self.name is not None:
-            check_name("name", self.name)
-        if self.batch_id is not None:
-            check_name("batch_id", self.batch_id, at_most=36)
-        if self.expires_at is not None:
-            check_instant("expires_at", self.expires_at)
-
-
-def submit(
-    resources: Resources,
-    order: Order,
-    rows: Iterable[Given],
-    *,
-    announce: Callable[[sa.Connection], None],
-    on_progress: Callable[[int], object] | None = None,
-) -> str:
-    """Queue the rows as a batch and give its id; with the id of a batch that there is, go on after its last row.
-
-    `announce` is called in each transaction that queues something, `on_progress` after it with the rows so far. A row
-    that cannot be queued is recorded as one: as an error of the batch, or, if another command is in the way, as a
-    refused command. A batch that was cancelled takes no more. Raises `InvalidArgument` if the batch is another one's,
-    `EnvironmentMismatch`.
-    """
-    batch_id = order.batch_id or str(uuid.uuid4())
-    taken, is_open = _begin(resources, batch_id, order)
-    remaining = iter(rows)
-    while is_open:
-        chunk = list(islice(remaining, _CHUNK))
-        chunk_left = [each for each in chunk if each.row > taken]
-        if chunk_left or not chunk:
-            taken, is_open = _take(resources, batch_id, order, chunk_left, announce=announce, is_last=not chunk)
-            if on_progress is not None:
-                on_progress(taken)
-    return batch_id
-
-
 def identity(resources: Resources, *parts: str) -> str:
     """Make the id of a batch out of what is wanted, so that the same wish finds the batch again. Database only.
 
@@ -227,167 +152,6 @@ def cancel(resources: Resources, batch_id: str, *, actor: str) -> int:
     return withdrawals.withdraw_batch(resources, batch_id, actor=actor)
 
 
-def _begin(resources: Resources, batch_id: str, order: Order) -> tuple[int, bool]:
-    """Make the batch's row, or find it; tell how many rows were taken, and whether it takes more."""
-    with resources.database.write() as connection:
-        _check_environment(resources, connection)
-        insert = postgresql.insert if resources.database.is_postgres else sqlite.insert
-        values = {
-            "batch_id": batch_id,
-            "name": order.name,
-            "command": order.command,
-            "actor": order.actor,
-            "source": order.source,
-            "total": 0,
-            "invalid": 0,
-            "created_at": resources.database.now(connection),
-        }
-        connection.execute(insert(_batches).values(values).on_conflict_do_nothing())
-        row = connection.execute(_BATCH, {"id": batch_id}).mappings().one()
-        if row["command"] != order.command:
-            problem = (
-                f"batch {batch_id} is one of {row['command'] or 'several commands'}; leave the id out for a new one"
-            )
-            raise errors.InvalidArgument(argument="batch_id", problem=problem)
-        return row["total"], row["submitted_at"] is None and row["cancelled_at"] is None
-
-
-def _check_environment(resources: Resources, connection: sa.Connection) -> None:
-    """Refuse what a client of another environment would never send. Raises `EnvironmentMismatch`."""
-    client = resources.clients.default
-    if client is not None and resources.digest_key(connection) is not None:
-        resources.check_environment(connection, environment=client.environment)
-
-
-def _take(
-    resources: Resources,
-    batch_id: str,
-    order: Order,
-    chunk: Sequence[Given],
-    *,
-    announce: Callable[[sa.Connection], None],
-    is_last: bool,
-) -> tuple[int, bool]:
-    """Take a chunk of rows in one transaction; tell how many were taken in all, and whether the batch takes more."""
-    with resources.database.write() as connection:
-        row = connection.execute(_BATCH_FOR_UPDATE, {"id": batch_id}).mappings().one()
-        if row["cancelled_at"] is not None or row["submitted_at"] is not None:
-            return row["total"], False
-        # Another process may be submitting the same batch.
-        new = [each for each in chunk if each.row > row["total"]]
-        problems = _queue(resources, connection, batch_id, order, new)
-        total = max((each.row for each in new), default=row["total"])
-        values = {
-            "of_batch": batch_id,
-            "total": total,
-            "invalid": row["invalid"] + len(problems),
-            "submitted_at": resources.database.now(connection) if is_last else None,
-        }
-        if problems:
-            connection.execute(_INSERT_ERRORS, problems)
-        connection.execute(_UPDATE, values)
-        if new:
-            announce(connection)
-    return total, not is_last
-
-
-def _queue(
-    resources: Resources, connection: sa.Connection, batch_id: str, order: Order, chunk: Sequence[Given]
-) -> list[dict[str, Any]]:
-    """Queue the rows of a chunk, and give those that could not become commands."""
-    problems, wanted = [], []
-    for given in chunk:
-        try:
-            wanted.append(_wanted(given, batch_id, order))
-        except _Problem as problem:
-            problems.append(_problem(batch_id, given.row, given.values, order, str(problem)))
-    inserted = submissions.insert(resources, connection, wanted) if wanted else set()
-    left = [each for each in wanted if each.command_id not in inserted]
-    if not left:
-        return problems
-    ids = sorted({each.wish.appointment_id for each in left})
-    audit.lock_all(resources.database, connection, ids)
-    # What was in the way may have ended since; what ends now is held up by the locks.
-    inserted = submissions.insert(resources, connection, left)
-    locks = audit.read_all(resources.database, connection, ids)
-    for each in left:
-        if each.command_id in inserted:
-            continue
-        code = _refuse(resources, connection, each, locks)
-        if code is not None:
-            values = {"appointment_id": each.wish.appointment_id, "command": each.wish.command}
-            problems.append(_problem(batch_id, each.batch_row, values, order, code))
-    return problems
-
-
-def _refuse(
-    resources: Resources, connection: sa.Connection, given: Queued, locks: dict[str, audit.Locked]
-) -> str | None:
-    """Record why a row is not queued: as a refused command, or, if there can be none, by giving a code.
-
-    The locks follow: the next row may be about the same appointment.
-    """
-    appointment_id = given.wish.appointment_id
-    if appointment_id not in locks:
-        return NOT_TRACKED
-    try:
-        if submissions.of_same_key(resources, connection, given.wish) is not None:
-            return KEY_TAKEN
-    except errors.RequestKeyReused:
-        return KEY_TAKEN
-    locked = locks[appointment_id]
-    locks[appointment_id] = submissions.refuse(connection, given, locked, submissions.in_the_way(locked))
-    return None
-
-
-class _Problem(Exception):
-    """A row cannot become a command; the text is the code."""
-
-
-def _wanted(given: Given, batch_id: str, order: Order) -> Queued:
-    """Make the wish of a row. Raises `_Problem`."""
-    if given.problem is not None:
-        raise _Problem(given.problem)
-    values = {name: value for name, value in given.values.items() if value is not None}
-    if not values.keys() <= _COLUMNS:
-        raise _Problem("invalid_column")
-    try:
-        given_until = values.get("expires_at", order.expires_at)
-        expires_at = None if given_until is None else wishes.instant_of("expires_at", given_until)
-        wish = wishes.of(
-            values.get("command", order.command),
-            values.get("appointment_id"),
-            actor=order.actor,
-            source=order.source,
-            request_key=values.get("request_key"),
-            start_time=values.get("start_time"),
-            reason_type=values.get("reason_type"),
-            reason=values.get("reason"),
-        )
-    except errors.InvalidArgument as error:
-        raise _Problem(f"invalid_{error.argument}") from None
-    return submissions.queued(wish, expires_at=expires_at, batch_id=batch_id, batch_row=given.row)
-
-
-def _problem(batch_id: str, row: int | None, given: Mapping[str, Any], order: Order, code: str) -> dict[str, Any]:
-    """Make the record of a row that could not become a command; of its values only those that are well-formed."""
-    command = given.get("command", order.command)
-    return {
-        "batch_id": batch_id,
-        "batch_row": row,
-        "appointment_id": _well_formed(given.get("appointment_id")),
-        "command": command if isinstance(command, str) and command in set(chart.Command) else None,
-        "reason_code": code,
-    }
-
-
-def _well_formed(appointment_id: object) -> str | None:
-    try:
-        return check_appointment_id(appointment_id)
-    except errors.InvalidArgument:
-        return None
-
-
 def _pages(database: Database, batch_id: str, *, failures_only: bool) -> Iterator[BatchRow]:
     commands = _FAILED if failures_only else _ROWS
     after = 0
@@ -406,14 +170,12 @@ def _pages(database: Database, batch_id: str, *, failures_only: bool) -> Iterato
 _batches, _counts, _errors = models.batches, models.batch_counts, models.batch_errors
 _commands = models.commands
 _this = _batches.c.batch_id == sa.bindparam("id")
-_BATCH: Final = sa.select(_batches).where(_this)
-_BATCH_FOR_UPDATE: Final = _BATCH.with_for_update(key_share=True)
 _INFO: Final = sa.select(*(_batches.c[field.name] for field in fields(BatchInfo)))
-_UPDATE: Final = sa.update(_batches).where(_batches.c.batch_id == sa.bindparam("of_batch"))
-_CANCEL: Final = _UPDATE.values(
-    cancelled_at=sa.func.coalesce(_batches.c.cancelled_at, sa.bindparam("at", type_=columns.UtcDateTime()))
+_CANCEL: Final = (
+    sa.update(_batches)
+    .where(_batches.c.batch_id == sa.bindparam("of_batch"))
+    .values(cancelled_at=sa.func.coalesce(_batches.c.cancelled_at, sa.bindparam("at", type_=columns.UtcDateTime())))
 )
-_INSERT_ERRORS: Final = sa.insert(_errors)
 _PROGRESS: Final = (
     sa.select(
         _batches.c.total,

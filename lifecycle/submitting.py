@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from lifecycle import batches, errors, submissions, wishlists
+from lifecycle import enqueuing, errors, submissions, wishlists
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -49,7 +49,7 @@ def submit(
 def submit_many(
     resources: Resources,
     engine: Engine,
-    order: batches.Order,
+    order: enqueuing.Order,
     rows: Iterable[wishlists.Row],
     *,
     on_progress: Callable[[int], object] | None,
@@ -61,13 +61,13 @@ def submit_many(
         if on_progress is not None:
             on_progress(rows)
 
-    return batches.submit(resources, order, _given(rows), announce=engine.announce, on_progress=told)
+    return enqueuing.submit(resources, order, _given(rows), announce=engine.announce, on_progress=told)
 
 
-def _given(rows: Iterable[wishlists.Row]) -> Iterator[batches.Given]:
+def _given(rows: Iterable[wishlists.Row]) -> Iterator[enqueuing.Given]:
     for row in rows:
         known = {} if row.appointment_id is None else {wishlists.ID: row.appointment_id}
-        yield batches.Given(row=row.number, values=known if row.values is None else row.values, problem=row.problem)
+        yield enqueuing.Given(row=row.number, values=known if row.values is None else row.values, problem=row.problem)
 
 
 def _tell_after_commit(session: sa.Connection | orm.Session, engine: Engine) -> None:
