@@ -116,7 +116,7 @@ class SQLiteStore:
     def _connect(self) -> Buckets:
         connection = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
         self._connection = connection
-        connection.execute("PRAGMA journal_mode=WAL")
+        _use_wal(connection)
         connection.execute("PRAGMA synchronous=NORMAL")
         exclusive = _Exclusive(connection)
         with exclusive:
@@ -129,6 +129,23 @@ class SQLiteStore:
             pyrate.SQLiteBucket(_rates(self._quota), connection, _SENDS, lock=exclusive),
             pyrate.SQLiteBucket(_no_rates(), connection, _PAUSES, lock=exclusive),
         )
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch the file to write-ahead logging.
+
+    Processes that do so to a new file at once are refused at once, whatever their time-out, so they try again.
+    """
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 class PostgresStore:
