@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -43,6 +44,9 @@ class Case:
         self.remote: Remote = evidence.remote
         self.commands = evidence.commands
         self.calls: dict[str, Call] = {call.actor: call for call in evidence.calls}
+        self.of_appointment: dict[str, list[Row]] = defaultdict(list)
+        for command in self.commands.values():
+            self.of_appointment[command["appointment_id"]].append(command)
         self.events: dict[str, list[Row]] = defaultdict(list)
         self.of_command: dict[str, list[Row]] = defaultdict(list)
         for event in evidence.events:
@@ -58,13 +62,42 @@ class Case:
                 self.requests[intent[0]].append(request)
 
     def intent(self, request: Request) -> tuple[str, str, int, str] | None:
-        """Find the committed, active command that a request was sent for: its sender's own, or the one it retries."""
+        """Find the committed, active command that a request was sent for: its sender's own, or the one it retries.
+
+        For what a worker sent, the command and the attempt that it says it has claimed.
+        """
         call = self.calls.get(request.caller)
         for row in request.witness.active:
+            if request.sends is not None:
+                if (row[0], row[2]) == request.sends:
+                    return row
+                continue
             is_retried = call is not None and call.kind == "resolve" and call.command_id == row[0]
             if is_retried or row[3] == request.caller:
                 return row
         return None
+
+    def is_submitted(self, command: Row) -> bool:
+        """Tell whether a command came through the queue; its row forgets it when an operator sends it once more."""
+        first = self.of_command[command["command_id"]][:1]
+        is_told = any("queued_at" in json.loads(event["details"]) for event in first)
+        return command["queued_at"] is not None or is_told
+
+    def has_rivals(self, command: Row) -> bool:
+        """Tell whether another command came with the same request key."""
+        key = command["request_key"]
+        return (
+            key is not None
+            and sum(row["request_key"] == key for row in self.of_appointment[command["appointment_id"]]) > 1
+        )
+
+    def was_active(self, appointment_id: str, moment: float) -> bool:
+        """Tell whether a command of an appointment was active, or waiting in the queue, at a moment."""
+        return any(
+            clock.seconds(row["created_at"]) <= moment <= clock.seconds(row["ended_at"])
+            for row in self.of_appointment[appointment_id]
+            if row["ended_at"] is not None
+        )
 
     def reads_of(self, appointment_id: str, since: float, until: float) -> list[Read]:
         """List the reads that told something, made and answered between two moments."""

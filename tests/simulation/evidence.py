@@ -32,6 +32,9 @@ class Call:
     command_id: str
     result: str = ""
     told: Row = field(default_factory=dict)
+    batch_id: str = ""
+    transaction: str = ""
+    rows: int = 0
 
 
 @dataclass(slots=True)
@@ -53,6 +56,9 @@ class Evidence:
     commands: dict[str, Row] = field(default_factory=dict)
     events: list[Row] = field(default_factory=list)
     deliveries: dict[str, Row] = field(default_factory=dict)
+    batches: dict[str, Row] = field(default_factory=dict)
+    batch_counts: list[Row] = field(default_factory=list)
+    batch_errors: list[Row] = field(default_factory=list)
     integrity: str = ""
 
 
@@ -64,6 +70,9 @@ def collect(evidence: Evidence, path: Path) -> None:
         evidence.events = _rows(connection, "SELECT * FROM lifecycle_audit_events ORDER BY seq")
         query = "SELECT * FROM lifecycle_webhook_deliveries"
         evidence.deliveries = {row["delivery_id"]: row for row in _rows(connection, query)}
+        evidence.batches = {row["batch_id"]: row for row in _rows(connection, "SELECT * FROM lifecycle_batches")}
+        evidence.batch_counts = _rows(connection, "SELECT * FROM lifecycle_batch_counts")
+        evidence.batch_errors = _rows(connection, "SELECT * FROM lifecycle_batch_errors")
         evidence.integrity = connection.execute("PRAGMA integrity_check").fetchone()[0]
 
 

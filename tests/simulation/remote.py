@@ -63,7 +63,10 @@ class Booking:
 
 @dataclass(slots=True)
 class Request:
-    """A call that wants a change, as it was received, and what came of it. `caller` is the simulated process's task."""
+    """A call that wants a change, as it was received, and what came of it. `caller` is the simulated process's task.
+
+    `sends`: the submitted command, and its attempt, that a worker sent it for.
+    """
 
     number: int
     at: float
@@ -74,6 +77,7 @@ class Request:
     start_time: str | None
     fault: str
     witness: Witness
+    sends: tuple[str, int] | None = None
     before_processing: bool = False
     due: float | None = None
     processed_at: float | None = None
