@@ -128,7 +128,9 @@ class Callers:
         if self._repeats and self._rng.random() < 0.4:
             return self._repeats.pop(self._rng.randrange(len(self._repeats)))
         letter = self._zocdoc.webhooks.take()
-        return self._upkeep(peephole) or self._wish() if letter is None else self.delivery(letter)
+        if letter is not None:
+            return self.delivery(letter)
+        return self._queue(peephole) or self._upkeep(peephole) or self._wish()
 
     def delivery(self, letter: postbox.Letter) -> Task:
         """Make the task of a webhook call that arrives."""
@@ -172,12 +174,14 @@ class Callers:
             arguments=arguments,
         )
 
+    def _queue(self, peephole: sqlite3.Connection) -> Task | None:
+        """Draw what is done with what was submitted; None: nothing this time."""
+        kind, what = self._submitters.upkeep(peephole)
+        command_id, batch_id = (what, "") if kind == "withdraw" else ("", what)
+        return Task(kind=kind, actor=self._new(kind), command_id=command_id, batch_id=batch_id) if kind else None
+
     def _upkeep(self, peephole: sqlite3.Connection) -> Task | None:
         """Draw what is done besides wishing; None: nothing this time."""
-        kind, what = self._submitters.upkeep(peephole)
-        if kind:
-            command_id, batch_id = (what, "") if kind == "withdraw" else ("", what)
-            return Task(kind=kind, actor=self._new(kind), command_id=command_id, batch_id=batch_id)
         drawn = self._rng.random()
         if drawn < 0.05:
             return Task(kind="recover", actor=self._new("recover"))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tests.simulation import clock
 
 if TYPE_CHECKING:
     from tests.simulation.evidence import Call, Evidence, Row
-    from tests.simulation.remote import Change, Read, Remote, Request
+    from tests.simulation.remote import Change, Intent, Read, Remote, Request
 
 RECOVERING = frozenset({"settle", "calm"})
 """Where reads are made that settle a command."""
@@ -59,9 +60,9 @@ class Case:
         self.requests: dict[str, list[Request]] = defaultdict(list)
         for request in self.remote.requests:
             if intent := self.intent(request):
-                self.requests[intent[0]].append(request)
+                self.requests[intent.command_id].append(request)
 
-    def intent(self, request: Request) -> tuple[str, str, int, str] | None:
+    def intent(self, request: Request) -> Intent | None:
         """Find the committed, active command that a request was sent for: its sender's own, or the one it retries.
 
         For what a worker sent, the command and the attempt that it says it has claimed.
@@ -69,11 +70,11 @@ class Case:
         call = self.calls.get(request.caller)
         for row in request.witness.active:
             if request.sends is not None:
-                if (row[0], row[2]) == request.sends:
+                if (row.command_id, row.attempt) == request.sends:
                     return row
                 continue
-            is_retried = call is not None and call.kind == "resolve" and call.command_id == row[0]
-            if is_retried or row[3] == request.caller:
+            is_retried = call is not None and call.kind == "resolve" and call.command_id == row.command_id
+            if is_retried or row.actor == request.caller:
                 return row
         return None
 
@@ -123,6 +124,19 @@ class Case:
             return self.remote.lists[int(number)].get(event["appointment_id"])
         read = self.read_of(event)
         return None if read is None or read.status is None else (read.status, read.modified)
+
+    def is_undone(self, request: Request) -> bool:
+        """Tell whether a request's effect was put back, to the letter, so that no read could tell."""
+        intent = self.intent(request)
+        if intent is None or not any(
+            event["reason_code"] == "proved_not_applied" for event in self.of_command[intent.command_id]
+        ):
+            return False
+        before, _, later = self.around(request)
+        baseline = (intent.baseline_status, datetime.fromisoformat(intent.baseline_start))
+        is_back = any((change.status, change.start) in {(before.status, before.start), baseline} for change in later)
+        tells_time = self.remote.bookings[request.appointment_id].tells_modified
+        return is_back and not (tells_time and intent.baseline_modified is not None)
 
     def around(self, request: Request) -> tuple[Change, Change, list[Change]]:
         """Give Zocdoc's state before and after a request's effect, and what came later."""

@@ -90,5 +90,5 @@ def _keys(case: Case) -> Iterator[str]:
             yield f"{where}: {acted} commands acted"
         requests = [request for command in commands for request in case.requests[command["command_id"]]]
         effects = [request for request in requests if request.has_effect]
-        if len(effects) > 1 and not any(effect.fault == "late_zombie" for effect in effects):
+        if len(effects) > 1 and not any(effect.fault == "late_zombie" or case.is_undone(effect) for effect in effects):
             yield f"{where}: I2: {len(effects)} effects"

@@ -116,20 +116,12 @@ def _effect_of_none(case: Case, where: str, command: Row, effect: Request) -> It
     """I2: what is called rejected or not sent had no effect, unless it came too late for anybody to see."""
     ended, appointment_id = clock.seconds(command["ended_at"]), command["appointment_id"]
     looks = [read.at for read in case.recovering_reads(appointment_id, 0.0, ended)]
-    before, _, later = case.around(effect)
-    baseline = (command["baseline_status"], datetime.fromisoformat(command["baseline_start_time"]))
-    is_back = any((change.status, change.start) in {(before.status, before.start), baseline} for change in later)
-    tells_time = case.remote.bookings[appointment_id].tells_modified and command["baseline_last_modified"] is not None
-    if is_back and not tells_time and _was_proved(case, command):
+    if case.is_undone(effect):
         case.verdict.undone += 1
     elif effect.fault == "late_zombie" and (effect.processed_at or 0.0) > (looks or [ended])[-1] - REPLICA_LAG:
         yield from _zombie(case, where, effect)
     else:
         yield f"{where}: I2: it is {command['state']}, but request {effect.number} had an effect"
-
-
-def _was_proved(case: Case, command: Row) -> bool:
-    return any(event["reason_code"] == "proved_not_applied" for event in case.of_command[command["command_id"]])
 
 
 def _zombie(case: Case, where: str, effect: Request) -> Iterator[str]:

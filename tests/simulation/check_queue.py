@@ -65,7 +65,7 @@ def _in_time(case: Case, where: str, command: Row) -> Iterator[str]:
 
 
 def _requeued(case: Case, where: str, command: Row) -> Iterator[str]:
-    """I2: it is queued again only after an attempt that Zocdoc has not processed, or that reads proved; and it waits."""
+    """I2: it is queued again only after an attempt that Zocdoc did not process, or that reads proved; and it waits."""
     attempt = 0
     events = case.of_command[command["command_id"]]
     for event, following in pairwise([*events, {"event": "", "at": 0.0}]):

@@ -106,15 +106,19 @@ def _in_turn(case: Case, where: str, event: Row, active: str, doubts: set[str]) 
             yield f"{where}: accepted in doubt without a read"
     if event["event"] in documents.ACCEPTED and event["from_status"] not in documents.COMMAND_FROM[event["command"]]:
         yield f"{where}: {event['command']} was accepted in status {event['from_status']}"
-    if event["event"] == "command_refused" and not active and BUSY & set(json.loads(event["details"])["reasons"]):
-        if not case.was_active(event["appointment_id"], event["at"]):
-            yield f"{where}: refused for an active command, but there is none"
+    yield from _refused(case, where, event)
+
+
+def _refused(case: Case, where: str, event: Row) -> Iterator[str]:
+    is_busy = event["event"] == "command_refused" and BUSY & set(json.loads(event["details"])["reasons"])
+    if is_busy and not case.was_active(event["appointment_id"], event["at"]):
+        yield f"{where}: refused for an active command, but there is none"
 
 
 def _is_first(case: Case, event: Row, read: Read) -> bool:
-    """Tell whether a read is the one that goes before an acceptance in doubt: its caller's, or a worker's since then."""
+    """Tell whether a read is the one that goes before an acceptance in doubt: its caller's, or a worker's."""
     if not case.is_submitted(case.commands[event["command_id"]]):
-        return read.caller == event["actor"]
+        return str(event["actor"]) == read.caller
     call = case.calls.get(read.caller)
     earlier = case.events[event["appointment_id"]][: event["appointment_seq"]]
     since = max(each["at"] for each in earlier if each["event"] == "attention_needed")

@@ -73,7 +73,8 @@ class Queue:
             case "cancel_batch":
                 return Answer(self._lifecycle.batch(task.batch_id).cancel(actor=task.actor))
             case _:
-                return self._dispatch()
+                self._dispatch()
+                return None
 
     def drain(self) -> datetime | None:
         """Dispatch what is due, one command at a time, and tell when the next one is due."""

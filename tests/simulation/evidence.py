@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tests.simulation.remote import Witness
+from tests.simulation.remote import Intent, Witness
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +84,8 @@ def appointments(connection: sqlite3.Connection) -> dict[str, Row]:
 def witness(connection: sqlite3.Connection, appointment_id: str) -> Witness:
     """Look at the database as another process does while a request arrives at Zocdoc."""
     active = connection.execute(
-        "SELECT command_id, state, attempt, actor FROM lifecycle_commands"
+        "SELECT command_id, state, attempt, actor, baseline_status, baseline_start_time, baseline_last_modified"
+        " FROM lifecycle_commands"
         " WHERE appointment_id = ? AND state IN ('queued', 'sending', 'uncertain')",
         (appointment_id,),
     ).fetchall()
@@ -94,7 +95,7 @@ def witness(connection: sqlite3.Connection, appointment_id: str) -> Witness:
         (appointment_id,),
     ).fetchone()
     rows = connection.execute("SELECT max(seq) FROM lifecycle_audit_events").fetchone()[0]
-    return Witness(is_locked(connection), tuple(active), head, rows or 0)
+    return Witness(is_locked(connection), tuple(Intent(*row) for row in active), head, rows or 0)
 
 
 def is_locked(connection: sqlite3.Connection) -> bool:

@@ -70,11 +70,11 @@ class Submitters:
             return (
                 ("dispatch", "") if peephole.execute(query, (clocks.text(self._clock.now()),)).fetchone() else ("", "")
             )
-        if drawn < _DISPATCHED + 0.02:
+        if drawn < _DISPATCHED + 0.03:
             query = "SELECT command_id FROM lifecycle_commands WHERE due_at IS NOT NULL ORDER BY command_id"
             rows = peephole.execute(query).fetchall()
             return ("withdraw", self._rng.choice(rows)[0]) if rows else ("", "")
-        if drawn < _DISPATCHED + 0.03 and self._batches:
+        if drawn < _DISPATCHED + 0.04 and self._batches:
             return "cancel_batch", self._rng.choice(self._batches[-3:])
         return "", ""
 

@@ -60,6 +60,9 @@ _STAGES = {
 }
 """Point -> the stage of the story that it begins."""
 
+_SELDOM = {"settle": 2.0, "withdraw": 2.0}
+"""Stages in which faults are so many times as probable: few commands come so far."""
+
 _SENDING = frozenset({"send", "outcome"})
 """Stages that are named apart when a worker sends what was submitted."""
 
@@ -134,11 +137,13 @@ class World:
         name = str(point)
         worker.stage = self._stage(worker, name)
         self._accepted += name == "intent_committed"
-        drawn = self.rng.random()
-        if drawn < self._rates.kill:
+        drawn, kill = self.rng.random(), self._rates.kill
+        if worker.stage in _SELDOM:
+            drawn /= _SELDOM[worker.stage]
+        if drawn < kill:
             self._kill(worker, name)
         if name in faults.DATABASE_POINTS:
-            self._maybe_fail(worker, name, drawn - self._rates.kill)
+            self._maybe_fail(worker, name, drawn - kill)
         if name in PAUSES:
             self._maybe_stall(worker, name, 1.0 - drawn)
         worker.stage = _LAST_OF_STAGE.get(name, worker.stage)
