@@ -62,7 +62,7 @@ def _queued(case: Case, where: str, call: Call) -> Iterator[str]:
             yield f"{where}, but the command is there"
     elif call.result == "Done":
         if command is None or (command["command"], command["request_key"]) != (call.command, call.key):
-            yield f"{where}, the command is {command}"
+            yield f"{where}, the command is {command and command['command']}"
     elif call.result == "CommandInProgress" and not call.transaction:
         yield from _refused(case, where, call)
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lifecycle import claiming, errors
-from lifecycle.dispatching import Dispatcher
+from lifecycle import claiming
+from tests import inthread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from datetime import datetime
-
-    import sqlalchemy as sa
 
     from lifecycle import Lifecycle
     from lifecycle.claiming import Order
@@ -25,22 +21,6 @@ TAKEN_AT_ONCE = (1, 1, 1, 2, 5)
 """Commands that a worker takes in one look; what comes last in a handful may wait for too long to be sent."""
 
 LOOKS_AT_MOST = 3
-
-
-class Idle:
-    """An engine that wakes nobody up: the workers of a world look by themselves."""
-
-    def announce(self, connection: sa.Connection) -> None:
-        """Do nothing."""
-
-    def committed(self, *_session: object) -> None:
-        """Do nothing."""
-
-    def ensure(self) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 class RolledBackError(Exception):
@@ -56,7 +36,7 @@ class Queue:
 
     def __init__(self, world: World, resources: Resources, lifecycle: Lifecycle) -> None:
         self._world, self._resources, self._lifecycle = world, resources, lifecycle
-        lifecycle._engine = Idle()
+        lifecycle._engine = inthread.Idle()
 
     def act(self, task: Task) -> object:
         """Carry out a task."""
@@ -102,7 +82,7 @@ class Queue:
                 return
 
     def _look(self, most: int) -> int:
-        return _Sender(self._world, self._resources)._take(most)
+        return _Sender(self._world, self._resources).look(most)
 
 
 class Answer:
@@ -112,45 +92,13 @@ class Answer:
         self.answer = value
 
 
-class _AtOnce:
-    """Stands in for a pool of threads: what is handed in is done at once."""
-
-    def submit(self, work: Callable[..., object], *arguments: object) -> None:
-        work(*arguments)
-
-
-class _Sender(Dispatcher):
+class _Sender(inthread.Sender):
     """The product's dispatcher of one process; it tells the world what it is about to send."""
 
     def __init__(self, world: World, resources: Resources) -> None:
-        super().__init__(resources, concurrency=1)
+        super().__init__(resources)
         self._world = world
-        self._pool = _AtOnce()  # type: ignore[assignment]
 
     def _send(self, order: Order) -> None:
         with self._world.sending(order.claim.command):
             super()._send(order)
-
-    def _guarded(self, work: Callable[[Any], None], what: Any) -> None:
-        with self._told():
-            super()._guarded(self._judged(work), what)
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        self._problem: Exception | None = None
-        yield
-        if self._problem is not None:
-            raise self._problem
-
-    def _judged(self, work: Callable[[Any], None]) -> Callable[[Any], None]:
-        """Keep what a thread of the product would only log, if it is no error of the database or of Zocdoc."""
-
-        def judged(what: Any) -> None:
-            try:
-                work(what)
-            except Exception as error:
-                if not isinstance(error, errors.LifecycleError) or isinstance(error, errors.ConstraintViolated):
-                    self._problem = error
-                raise
-
-        return judged
