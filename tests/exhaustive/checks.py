@@ -43,7 +43,10 @@ _MEANINGS: Final[dict[tuple[type, ...], tuple[set[str | None], bool]]] = {
 
 @dataclass(slots=True)
 class Evidence:
-    """What was seen while a cell ran: of a call, or of a command in the queue. `since` is the length of the ledger when the act began, `until` when it ended."""
+    """What was seen while a cell ran: of a call, or of a command in the queue (`is_queued`).
+
+    `since` is the length of the ledger when the act began, `until` when it ended.
+    """
 
     scene: Scene
     is_sending: bool
