@@ -88,6 +88,12 @@ class Table:
         assert self._scene is not None
         return len([each for each in self._entries() if each.effect])
 
+    def whole_story(self) -> list[Any]:
+        """Give all changing requests about the last scene's appointment, those of its making too."""
+        assert self._scene is not None
+        mine = [each for each in self.world.stage.ledger.entries() if each.appointment_id == self._scene.appointment_id]
+        return [each for each in mine if each.method != "GET"]
+
     def _entries(self) -> list[Any]:
         found = self.world.stage.ledger.entries()[self._since :]
         return [each for each in found if self._scene and each.appointment_id == self._scene.appointment_id]
@@ -375,13 +381,14 @@ def test_a_worker_while_somebody_follows_zocdoc(table: Table, command: str) -> N
     table.play(_queued(table, command), dispatch, lambda scene, it: it.track(scene.appointment_id, actor="job:poll"))
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("command", DIFFERENT)
-def test_a_worker_while_a_lost_answer_is_recovered(table: Table, command: str) -> None:
-    """An attempt that reads have proved without effect is sent again by whoever looks, once."""
+def test_a_worker_while_a_lost_answer_is_recovered(table: Table, command: str, when: str) -> None:
+    """An attempt is sent again, once, by whoever looks, if reads have proved that it had no effect; else never."""
 
     def set_scene() -> Scene:
         scene = _queued(table, command)()
-        arm(table.world.stage, kind="reset", operation=OPERATIONS[command], when="before")
+        arm(table.world.stage, kind="reset", operation=OPERATIONS[command], when=when)
         dispatch(scene, table.world.workers[2].product)
         for _ in range(2):
             table.world.clock.skip(LEASE_OVER)
@@ -394,4 +401,10 @@ def test_a_worker_while_a_lost_answer_is_recovered(table: Table, command: str) -
         table.world.clock.skip(LEASE_OVER)
         dispatch(scene, product)
 
-    table.play(set_scene, recovers_and_dispatches, dispatch, switches=2)
+    def once(order: Order) -> None:
+        sent = table.whole_story()
+        [row] = table.world.rows("SELECT * FROM lifecycle_commands WHERE appointment_id = ?", sent[0].appointment_id)
+        assert sum(each.effect for each in sent) <= 1, order
+        assert len(sent) == row["attempt"] == (2 if when == "before" and command != "mark_arrived" else 1), order
+
+    table.play(set_scene, recovers_and_dispatches, dispatch, switches=2, also=once)
