@@ -56,7 +56,7 @@ def _withdrawn_unlocked() -> list[Patch]:
         points.reach(points.Point.QUEUE_CLAIMED)
         with place.database.write() as connection:
             facts = {"actor": actor, "reason_code": withdrawals.WITHDRAWN}
-            return withdrawals._withdraw(place, connection, rows, **facts) == 1
+            return len(withdrawals._withdraw(place, connection, rows, **facts).rows) == 1
 
     return [(withdrawals, "withdraw", withdraw), *_unfenced()]
 

@@ -60,7 +60,7 @@ _STAGES = {
 }
 """Point -> the stage of the story that it begins."""
 
-_SELDOM = {"settle": 2.0, "withdraw": 2.0}
+_SELDOM = {"settle": 2.0, "withdraw": 2.0, "outcome": 1.5, "queued outcome": 1.5}
 """Stages in which faults are so many times as probable: few commands come so far."""
 
 _SENDING = frozenset({"send", "outcome"})
@@ -138,12 +138,11 @@ class World:
         worker.stage = self._stage(worker, name)
         self._accepted += name == "intent_committed"
         drawn, kill = self.rng.random(), self._rates.kill
-        if worker.stage in _SELDOM:
-            drawn /= _SELDOM[worker.stage]
-        if drawn < kill:
+        nearer = drawn / _SELDOM.get(worker.stage, 1.0)
+        if nearer < kill:
             self._kill(worker, name)
         if name in faults.DATABASE_POINTS:
-            self._maybe_fail(worker, name, drawn - kill)
+            self._maybe_fail(worker, name, nearer - kill)
         if name in PAUSES:
             self._maybe_stall(worker, name, 1.0 - drawn)
         worker.stage = _LAST_OF_STAGE.get(name, worker.stage)
