@@ -56,7 +56,7 @@ def test_a_killed_client_of_postgresql_loses_nothing(report: dict[str, Any]) -> 
 
 
 def test_a_killed_worker_loses_nothing_and_sends_nothing_twice(report: dict[str, Any]) -> None:
-    """Kill -9 of whoever submits or dispatches, at every point, on both databases; and of some of eight on one queue."""
+    """Kill -9 of whoever submits or dispatches, at every point, on both databases; and of some of eight workers."""
     queued = report["queued"]
     assert queued.get("stories", []) == []
     assert queued["kills"] >= KILLS / 16

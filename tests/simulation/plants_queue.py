@@ -108,6 +108,7 @@ PLANTS = (
         "cancel_ignored",
         "what was in the air is sent again after its batch was cancelled",
         _judged(lambda _row: {"cancelled_at": None}),
+        rates=_MANY_STALLS,
     ),
     Plant(
         "attempt_uncounted",
@@ -118,6 +119,11 @@ PLANTS = (
         "no_backoff",
         "what had no effect is sent again at once",
         lambda: [(resources.Timing, "resend_after", lambda *_a: timedelta(0))],
+    ),
+    Plant(
+        "queued_and_forgotten",
+        "what had no effect is never due again",
+        lambda: [(resources.Timing, "resend_after", lambda *_a: timedelta(days=300))],
     ),
     Plant(
         "no_read_before_dispatch",
