@@ -84,7 +84,8 @@ class Client:
     def get(self, appointment_id: str) -> zocdoc.Reading:
         """Read."""
         world, site = self.world, self.world.read_site(appointment_id)
-        fault = world.draw(faults.GET_FAULTS, f"{site}.read", "-" if site == "follow" else world.wished(appointment_id))
+        weights = faults.GET_FAULTS_IN_CONFLICT if site == "conflict" else faults.GET_FAULTS
+        fault = world.draw(weights, f"{site}.read", "-" if site == "follow" else world.wished(appointment_id))
         world.pause(world.rng.random() * 0.2)
         read = world.receive_read(appointment_id, fault, site, self.identity)
         if fault == "read_failed":

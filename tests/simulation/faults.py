@@ -47,6 +47,9 @@ GET_FAULTS = {
 }
 """Fault of a read -> its weight. Late: the answer tells of a moment long before it arrives. Stale: an old replica's."""
 
+GET_FAULTS_IN_CONFLICT = {**GET_FAULTS, "none": 45, "read_forbidden": 6, "read_missing": 6, "read_stale": 6}
+"""The same for the read that follows a 409, of which there are few."""
+
 LIST_FAULTS = {"none": 95, "list_failed": 5}
 
 IN_TRANSACTION = frozenset(
