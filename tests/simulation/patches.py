@@ -10,10 +10,10 @@ from uuid import UUID
 
 from lifecycle import (
     attempts,
-    batches,
     chart,
     commands,
     dispatching,
+    enqueuing,
     inbox,
     recovery,
     resources,
@@ -65,7 +65,7 @@ def applied(world: World) -> Iterator[None]:
         (commands, "uuid", ids),
         (submissions, "uuid", ids),
         # Small, so that batches end between chunks, and in the middle of one.
-        (batches, "_CHUNK", 3),
+        (enqueuing, "_CHUNK", 3),
         (resources, "secrets", ids),
         (zocdoc, "clock", world.clock.monotonic),
         # A pure function of three words; remembering its answers makes a world a tenth faster.
