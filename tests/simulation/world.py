@@ -60,8 +60,12 @@ _STAGES = {
 }
 """Point -> the stage of the story that it begins."""
 
-_SELDOM = {"settle": 2.0, "withdraw": 2.0, "outcome": 1.5, "queued outcome": 1.5}
-"""Stages in which faults are so many times as probable: few commands come so far."""
+_SELDOM = {
+    **dict.fromkeys(("send", "outcome", "queued send", "queued outcome"), 1.5),
+    **dict.fromkeys(("settle", "withdraw", "confirm", "mark_no_show"), 2.0),
+    "sync": 4.0,
+}
+"""Stages, and commands, in which faults are so many times as probable: few come so far."""
 
 _SENDING = frozenset({"send", "outcome"})
 """Stages that are named apart when a worker sends what was submitted."""
@@ -138,7 +142,7 @@ class World:
         worker.stage = self._stage(worker, name)
         self._accepted += name == "intent_committed"
         drawn, kill = self.rng.random(), self._rates.kill
-        nearer = drawn / _SELDOM.get(worker.stage, 1.0)
+        nearer = drawn / (_SELDOM.get(worker.stage, 1.0) * _SELDOM.get(worker.command, 1.0))
         if nearer < kill:
             self._kill(worker, name)
         if name in faults.DATABASE_POINTS:
