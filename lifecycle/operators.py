@@ -249,6 +249,11 @@ def _claim_again(
         "run_at": lease,
         "unchanged_reads": 0,
         "failed_reads": 0,
+        # Of this attempt nothing is known yet: what is there of the one before must not be taken for its outcome.
+        "outcome": None,
+        "reason_code": None,
+        "zocdoc_request_id": None,
+        "http_status": None,
         "ended_at": None,
     }
     _take(connection, locked, command, values)

@@ -72,7 +72,8 @@ def _note_late(
     """Note an answer that came after the command was settled without it.
 
     An answer is better evidence than what reading inferred: it settles a command that was given up, and a yes also one
-    that was thought to have had no effect. The status is left to the read that follows, which is newer than the answer.
+    that was thought to have had no effect, though it was refused or withdrawn before it was sent again. The status is
+    left to the read that follows, which is newer than the answer.
     """
     outcome = attempt.outcome
     attempts, settled = connection.execute(_STATE, {"id": command.command_id}).one()
@@ -118,10 +119,10 @@ def _overrule(
 
 
 def _overruled_by(outcome: zocdoc.Outcome) -> set[str]:
-    """Tell the states that an answer overrules. A yes also stops a further attempt that is under way."""
+    """Tell the states that an answer overrules. A yes also stops a further attempt, queued or under way."""
     match outcome:
         case zocdoc.Applied():
-            return {State.NOT_SENT, State.NEEDS_ATTENTION, State.QUEUED, State.SENDING, State.UNCERTAIN}
+            return {*models.WITHOUT_EFFECT, *models.ACTIVE_STATES, State.NEEDS_ATTENTION}
         case zocdoc.Rejected():
             return {State.NEEDS_ATTENTION, State.QUEUED}
         case zocdoc.NotSent():

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy as sa
 
 from lifecycle import (
     AppointmentNotFound,
@@ -23,6 +24,7 @@ from lifecycle import (
     Resolution,
     TransitionRefused,
 )
+from lifecycle.points import Point, armed
 from tests import support
 from tests.conftest import FAST
 from tests.support import ACTOR, COMMANDS
@@ -337,6 +339,25 @@ def test_a_retry_raises_what_a_command_raises(lifecycle: Lifecycle, sandbox: San
             [settled] = lifecycle.recover(wait=WAIT).settled
             assert (settled.command_id, settled.state) == (command_id, "not_sent")
             assert lifecycle.get(appointment_id).in_doubt is False
+
+
+def test_a_retry_is_recorded_though_the_database_fails_first(
+    lifecycle: Lifecycle, sandbox: Sandbox, database_url: str
+) -> None:
+    """What the attempt before came to, an unknown outcome as well, is not taken for that of the retry."""
+    appointment_id, command_id = unsettled(lifecycle, sandbox, "mark_arrived")
+    support.lose_answer(sandbox, support.OPERATIONS["mark_arrived"])
+    failures = [sa.exc.OperationalError("simulated", None, OSError("disk I/O error"))]
+
+    def fail_once(point: Point) -> None:
+        if point is Point.OUTCOME_OPEN and failures:
+            raise failures.pop()
+
+    with armed(fail_once), pytest.raises(OutcomeUnknown) as caught:
+        resolve(lifecycle, command_id, "retry")
+    assert (caught.value.state, failures) == ("uncertain", [])
+    assert support.states(database_url) == ["uncertain"]
+    assert command_state(lifecycle, appointment_id) == "outcome_lost"
 
 
 def test_a_retry_that_cannot_be_sent_had_no_effect(

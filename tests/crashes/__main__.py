@@ -12,7 +12,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.crashes import cold, crowd, forks, kills, stopped, stops, trouble, wal
+from tests.crashes import cold, crowd, forks, kills, queued, stopped, stops, trouble, wal
 from tests.crashes.parts import Orders, Report
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PARTS: Final[dict[str, Callable[[Orders], Report]]] = {
     "kills": kills.run,
     "kills_postgresql": kills.run_on_postgres,
+    "queued": queued.run,
     "cold": cold.run,
     "wal": wal.run,
     "crowd": crowd.run,

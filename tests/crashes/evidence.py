@@ -24,18 +24,30 @@ if TYPE_CHECKING:
     from tests.crashes.standin import Standin
 
 ACTIVE = {"queued", "sending", "uncertain"}
-ENDED = {"applied", "rejected", "not_sent", "needs_attention"}
+ENDED = {"applied", "rejected", "not_sent", "needs_attention", "refused", "withdrawn", "expired"}
 CLOSING = {
     "command_applied": "applied",
     "arrival_marked": "applied",
     "command_rejected": "rejected",
     "command_not_sent": "not_sent",
     "attention_needed": "needs_attention",
+    "command_requeued": "queued",
 }
 """Events after which another command may be accepted, and the state that each tells."""
 
+FROM_THE_QUEUE = {"command_refused": "refused", "command_withdrawn": "withdrawn", "command_expired": "expired"}
+"""Events that end a submitted command of which nothing is in the air."""
+
+BEGINNING = {"command_accepted", "command_resent", "command_retried"}
+
 NOTES = {"outcome_checked", "late_answer_received"}
 """Events about a command that may stand anywhere after its acceptance."""
+
+NOT_PROCESSED = {400, 401, 403, 404, 405, 409, 422, 429}
+"""Answers that say that nothing was done."""
+
+READS_BEFORE_REPEATING = 3
+OK = 200
 
 
 @dataclass(frozen=True)
@@ -130,8 +142,9 @@ def _appointment_faults(row: dict[str, Any], seen: Evidence, remote: tuple[str, 
         found.append(f"{who}: {effects} effects of {dict(states)}")
     # A 401 and a 429 are answered before anything is processed; every other request may have had an effect.
     processed = sum(entry.answered not in {401, 429} for entry in _changing(calls))
-    if processed > len(commands):
-        found.append(f"{who}: {processed} requests for {len(commands)} commands")
+    attempts = sum(command["attempt"] for command in commands)
+    if processed > attempts:
+        found.append(f"{who}: {processed} requests in {attempts} attempts of {len(commands)} commands")
     found += _reschedule_faults(who, commands, calls)
     in_doubt = bool(row["in_doubt"])
     if (row["status"], instant(row["start_time"])) != remote and not in_doubt:
@@ -146,13 +159,15 @@ def _reschedule_faults(who: str, commands: list[dict[str, Any]], calls: list[Ent
         if entry.operation == "reschedule" and entry.answered not in {401, 429}:
             effects[_body_start(entry)].append(entry.effect)
     wanted: dict[str, list[str]] = defaultdict(list)
+    attempts = Counter[str]()
     for command in commands:
         if command["command"] == "reschedule":
             wanted[_start(command)].append(command["state"])
+            attempts[_start(command)] += command["attempt"]
     found = []
     for start, states in wanted.items():
         sent = effects[start]
-        if len(sent) > len(states) or sum(sent) > len(states):
+        if len(sent) > attempts[start] or sum(sent) > len(states):
             found.append(f"{who}: the reschedule to {start} was sent {len(sent)} times")
         if len(states) == 1 and "needs_attention" not in states and sum(sent) != (states == ["applied"]):
             found.append(f"{who}: the reschedule to {start} is {states[0]} and had {sum(sent)} effects")
@@ -164,7 +179,7 @@ def _overlaps(engine: sa.Engine) -> list[str]:
     found, open_command = [], dict[str, str]()
     for row in trail.rows_of(engine):
         who = row["appointment_id"]
-        if row["event"] in {"command_accepted", "command_retried"}:
+        if row["event"] in BEGINNING:
             if who in open_command:
                 found.append(f"{who}: {row['command_id']} was accepted while {open_command[who]} was active")
             open_command[who] = row["command_id"]
@@ -187,11 +202,38 @@ def _untold(engine: sa.Engine, seen: Evidence) -> list[str]:
     for command in seen.commands:
         events = told.pop(command["command_id"], [])
         names = [event["event"] for event in events]
-        told_end = late.get(command["command_id"]) or (CLOSING.get(names[-1], "") if names else "")
-        lost = ["outcome_lost"] if events and (events[-1]["source"] == "recovery" or "outcome_lost" in names) else []
-        if names[:-1] != ["command_accepted", *lost] or told_end != command["state"]:
+        ends = CLOSING | FROM_THE_QUEUE if command["queued_at"] is not None else CLOSING
+        told_end = late.get(command["command_id"]) or (ends.get(names[-1], "") if names else "")
+        if not _are_in_order(events, names, command) or told_end != command["state"]:
             found.append(f"{command['appointment_id']}: {command['command_id']} is {command['state']}, told as {names}")
     return found + [f"{command_id}: events without a command" for command_id in told]
+
+
+def _are_in_order(events: list[dict[str, Any]], names: list[str], command: dict[str, Any]) -> bool:
+    """Tell whether an ending follows an attempt, or attempts, each of which has ended before the next one."""
+    if command["queued_at"] is None:
+        lost = ["outcome_lost"] if events and (events[-1]["source"] == "recovery" or "outcome_lost" in names) else []
+        return names[:-1] == ["command_accepted", *lost]
+    plain = [name for name in names if name != "outcome_lost"]
+    again = ["command_requeued", "command_resent"] * len(names)
+    told = ["command_accepted", *again][: len(plain) - 1]
+    return plain[:-1] == told and len([name for name in names if name in BEGINNING]) == command["attempt"]
+
+
+def blind_faults(seen: Evidence) -> list[str]:
+    """Of commands of which each has its own appointment: none was sent again before reads proved it had no effect."""
+    found, reads = [], Counter[str]()
+    sent: set[str] = set()
+    for entry in seen.calls:
+        who = entry.appointment_id or ""
+        if entry.method == "GET":
+            reads[who] += entry.answered == OK
+        elif entry.answered not in NOT_PROCESSED:
+            if who in sent and reads[who] < READS_BEFORE_REPEATING:
+                found.append(f"{who}: sent again after {reads[who]} reads")
+            sent.add(who)
+            reads[who] = 0
+    return found
 
 
 def _changing(calls: Iterable[Entry]) -> list[Entry]:

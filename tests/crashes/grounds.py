@@ -18,6 +18,7 @@ PAST = "2001-01-01T00:00:00.000000Z"
 """A time that both databases read, at which everything is due."""
 
 _HASTEN = "UPDATE lifecycle_commands SET run_at = :past, lease_until = :past WHERE run_at IS NOT NULL"
+_HASTEN_QUEUE = "UPDATE lifecycle_commands SET due_at = :past WHERE due_at IS NOT NULL"
 
 
 class Ground(Protocol):
@@ -139,5 +140,6 @@ def rows(engine: sa.Engine, statement: str, **values: Any) -> list[dict[str, Any
 
 
 def hasten(engine: sa.Engine) -> None:
-    """End every lease and make every read due at once, as if the time had passed. Only once the remote is quiet."""
+    """End every lease and make all that waits due at once, as if the time had passed. Only once the remote is quiet."""
     rows(engine, _HASTEN, past=PAST)
+    rows(engine, _HASTEN_QUEUE, past=PAST)

@@ -37,9 +37,13 @@ _EPOCH = datetime(2031, 1, 1, tzinfo=UTC)
 
 def send(product: Lifecycle, command: str, appointment_id: str, *, actor: str, start: str = LATER) -> Done:
     """Call the command's method with the arguments it cannot do without."""
-    given: dict[str, Any] = {"start_time": start} if command == "reschedule" else {}
     call: Callable[..., Done] = getattr(product, command)
-    return call(appointment_id, actor=actor, **given)
+    return call(appointment_id, actor=actor, **given_to(command, start))
+
+
+def given_to(command: str, start: str = LATER) -> dict[str, Any]:
+    """Give the arguments that a command cannot do without."""
+    return {"start_time": start} if command == "reschedule" else {}
 
 
 def start_number(number: int) -> str:

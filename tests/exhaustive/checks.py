@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from lifecycle.sandbox import Entry
     from tests.exhaustive.stories import Scene
 
-ENDED: Final = {"applied", "rejected", "not_sent", "needs_attention"}
+WITHOUT_EFFECT: Final = {"not_sent", "refused", "withdrawn", "expired"}
+ENDED: Final = {"applied", "rejected", "needs_attention"} | WITHOUT_EFFECT
 READS_BEFORE_REPEATING: Final = 3
 NOT_PROCESSED: Final = {400, 401, 403, 404, 405, 409, 422, 429}
 """Answers that say that nothing was done."""
@@ -42,10 +43,14 @@ _MEANINGS: Final[dict[tuple[type, ...], tuple[set[str | None], bool]]] = {
 
 @dataclass(slots=True)
 class Evidence:
-    """What was seen while a cell ran. `since` is the length of the ledger when the act began, `until` when it ended."""
+    """What was seen while a cell ran: of a call, or of a command in the queue (`is_queued`).
+
+    `since` is the length of the ledger when the act began, `until` when it ended.
+    """
 
     scene: Scene
     is_sending: bool
+    is_queued: bool = False
     since: int = 0
     until: int = 0
     heard: object = None
@@ -90,7 +95,7 @@ def at_rest(seen: Evidence) -> list[str]:
 
 def on_repeating(seen: Evidence, before: list[dict[str, Any]], posts: int) -> list[str]:
     """Check what the same call with the same key gives: the first outcome, and nothing is sent for it."""
-    own = [row for row in before if row["request_key"] == seen.scene.key and row["state"] != "not_sent"]
+    own = [row for row in before if row["request_key"] == seen.scene.key and row["state"] not in WITHOUT_EFFECT]
     sent = len(seen.posts()) - posts
     match own[0]["state"] if own else None:
         case "applied":
@@ -166,19 +171,19 @@ def _doubt(scene: Scene, commands: list[dict[str, Any]]) -> list[str]:
 def _agreement(seen: Evidence, commands: list[dict[str, Any]]) -> list[str]:
     """Compare what the caller heard and what the database says with what really happened at the stand-in."""
     scene = seen.scene
-    if not seen.is_sending:
+    if not seen.is_sending and not seen.is_queued:
         return []
     own = [row for row in commands if row["request_key"] == scene.key]
     state = own[-1]["state"] if own else None
     effects = sum(each.effect and not each.late for each in seen.entries())
     found = []
-    if state in {"not_sent", "rejected"} and effects:
+    if state in WITHOUT_EFFECT | {"rejected"} and effects:
         found.append(f"{state}, but there was an effect")
     if state is None and seen.posts():
         found.append("sent without an intent")
     if state == "applied" and not effects and not scene.provider_acted and not _late(seen):
         found.append("applied, but there was no effect")
-    if not _fits(seen, state):
+    if seen.is_sending and not _fits(seen, state):
         found.append(f"heard {seen.heard!r}, the command is {state}")
     return found
 

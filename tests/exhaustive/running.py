@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from lifecycle import ZocdocClient
     from tests.exhaustive.world import Worker, World
 
+DIFFERENT: Final = ("confirm", "reschedule", "mark_arrived")
+"""A command that shows by its status, one that shows by its start, one that shows by nothing."""
+
 RENEW_AFTER: Final = 60
 """Cells for each database: a new one is dear, a long one makes the trail's checks slow."""
 
@@ -67,7 +70,7 @@ class Runner:
         story = STORIES[cell.story]
         scene = begin(self._world, cell.command, is_tracked=not cell.story.startswith("track_first"))
         story.prepare(scene)
-        seen = checks.Evidence(scene, is_sending=cell.story.startswith("send"))
+        seen = checks.Evidence(scene, is_sending=cell.story.startswith("send"), is_queued=story.is_queued)
         seen.since = len(self._world.stage.ledger.entries())
         hit, way = self._act(cell, seen)
         second, mending = self._mend(cell, seen)
@@ -212,7 +215,7 @@ def single_cells(runner: Runner) -> Iterator[tuple[Cell, list[Cell]]]:
             if result.problems:
                 raise AssertionError(f"{calm}: {result.problems}")
             cells = [Cell(name, command, fault) for fault in at_points(result.way)]
-            if name == "send":
+            if name == "send" or (name == "dispatch" and command in DIFFERENT):
                 cells += [Cell(name, command, Remote(each)) for each in REMOTE]
             yield calm, cells
 

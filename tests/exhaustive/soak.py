@@ -137,8 +137,8 @@ def _run_singles(runner: Runner, cells: list[Cell], figures: Figures) -> None:
 
 
 def _run_pairs(runner: Runner, legal: list[Cell], task: Task, figures: Figures) -> None:
-    # Recovery does not care which story left the command behind, so the first fault is one of the plain story.
-    firsts = [cell for cell in legal if cell.story == "send"][task.share :: task.shares]
+    # Recovery does not care which story left the command behind, so the first fault is one of the plain stories.
+    firsts = [cell for cell in legal if cell.story in {"send", "dispatch"}][task.share :: task.shares]
     draw = random.Random(f"{task.seed}/{task.share}")  # noqa: S311 # repeatable is the point
     if task.pairs is None:
         _run_all(runner, (pair for first in firsts for pair in _pairs_of(runner, first, figures)), figures)

@@ -8,7 +8,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from lifecycle import LifecycleError
-from tests.support import ACTOR, COMMANDS, OPERATIONS, arm, send
+from tests import inthread
+from tests.support import ACTOR, COMMANDS, LATER, OPERATIONS, arm, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +54,13 @@ class Scene:
             given |= {"reason": "a text of the patient", "reason_type": "other_patient_reason"}
         return send(product, self.command, self.appointment_id, **given)
 
+    def submit(self, product: Lifecycle) -> object:
+        """Submit the command, with its key."""
+        given: dict[str, Any] = {"start_time": LATER} if self.command == "reschedule" else {}
+        if self.command == "cancel":
+            given = {"reason": "a text of the patient", "reason_type": "other_patient_reason"}
+        return product.submit(self.command, self.appointment_id, actor=ACTOR, request_key=self.key, **given).id
+
     def provider(self, **change: Any) -> None:
         """Let the provider change the appointment."""
         self.provider_acted = True
@@ -67,6 +75,7 @@ class Story:
     act: Callable[[Scene, Lifecycle], object]
     commands: tuple[str, ...] = COMMANDS
     client: str = "main"
+    is_queued: bool = False
 
 
 def begin(world: World, command: str, *, is_tracked: bool = True) -> Scene:
@@ -80,12 +89,20 @@ def begin(world: World, command: str, *, is_tracked: bool = True) -> Scene:
 
 
 def recover(scene: Scene, product: Lifecycle) -> None:
-    """Recover until nothing is left, with pauses that are skipped. Fails when it does not end."""
+    """Recover and dispatch until nothing is left, with pauses that are skipped. Fails when it does not end."""
     for _ in range(12):
         scene.world.clock.skip(LEASE_OVER)
-        if not product.recover().waiting:
+        left = product.recover()
+        if left.queued:
+            dispatch(scene, product)
+        elif not left.waiting:
             return
     raise AssertionError("recovery comes to no end")
+
+
+def dispatch(_: Scene, product: Lifecycle) -> None:
+    """Look at the queue once, as a worker does."""
+    inthread.Sender(product._resources).look()
 
 
 def _nothing(_: Scene) -> None:
@@ -161,6 +178,33 @@ def _moved(scene: Scene) -> None:
     scene.provider(status="rescheduled", start_time="2031-05-01T08:00:00+00:00")
 
 
+def _submit(scene: Scene, product: Lifecycle) -> object:
+    return scene.submit(product)
+
+
+def _submitted(scene: Scene) -> None:
+    scene.submit(scene.world.workers[0].product)
+
+
+def _submitted_then(prepare: Callable[[Scene], None]) -> Callable[[Scene], None]:
+    def both(scene: Scene) -> None:
+        _submitted(scene)
+        prepare(scene)
+
+    return both
+
+
+def _submitted_in_doubt(scene: Scene) -> None:
+    _doubted(scene)
+    _submitted(scene)
+
+
+def _withdraw(scene: Scene, product: Lifecycle) -> object:
+    query = "SELECT command_id FROM lifecycle_commands WHERE appointment_id = ?"
+    [row] = scene.world.rows(query, scene.appointment_id)
+    return product.submission(row["command_id"]).withdraw(actor=TOLD)
+
+
 STORIES: Final[dict[str, Story]] = {
     "send": Story(prepare=_nothing, act=_send),
     "send_without_token": Story(prepare=_nothing, act=_send, client="cold", commands=("confirm",)),
@@ -172,6 +216,18 @@ STORIES: Final[dict[str, Story]] = {
     "recover_unapplied": Story(prepare=_lost("before"), act=recover),
     "recover_applied": Story(prepare=_lost("after"), act=recover),
     "recover_abandoned": Story(prepare=_abandoned, act=recover),
+    "submit": Story(prepare=_nothing, act=_submit, commands=("confirm", "reschedule"), is_queued=True),
+    "dispatch": Story(prepare=_submitted, act=dispatch, is_queued=True),
+    "dispatch_into_conflict": Story(
+        prepare=_submitted_then(_conflict), act=dispatch, commands=("confirm",), is_queued=True
+    ),
+    "dispatch_while_in_doubt": Story(
+        prepare=_submitted_in_doubt, act=dispatch, commands=("confirm", "reschedule"), is_queued=True
+    ),
+    "be_refused_at_dispatch": Story(
+        prepare=_submitted_then(_closed), act=dispatch, commands=("reschedule",), is_queued=True
+    ),
+    "withdraw": Story(prepare=_submitted, act=_withdraw, commands=("confirm",), is_queued=True),
     "resolve_applied": Story(prepare=_needing_attention, act=_resolve("applied")),
     "resolve_rejected": Story(prepare=_needing_attention, act=_resolve("rejected"), commands=("confirm", "reschedule")),
     "resolve_retry": Story(prepare=_needing_attention, act=_resolve("retry")),

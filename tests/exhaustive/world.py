@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from lifecycle import Lifecycle, Timing, ZocdocClient, database, points, schema
 from lifecycle.sandbox import Ledger, Sandbox, serve
 from lifecycle.zocdoc import timing
+from tests import inthread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -174,6 +175,7 @@ class Worker:
 
     def __init__(self, world: World, client: ZocdocClient) -> None:
         self.product = Lifecycle(world.url, zocdoc=client, timing=TIMING)
+        self.product._engine = inthread.Idle()
         own = self.product._resources.database
         own._now = world.clock.now
         self.line = Line(own.engine, world.trap)

@@ -55,6 +55,14 @@ def test_a_killed_client_of_postgresql_loses_nothing(report: dict[str, Any]) -> 
     assert kills["kills"] >= KILLS / 10
 
 
+def test_a_killed_worker_loses_nothing_and_sends_nothing_twice(report: dict[str, Any]) -> None:
+    """Kill -9 of whoever submits or dispatches, at every point, on both databases; and of some of eight workers."""
+    queued = report["queued"]
+    assert queued.get("stories", []) == []
+    assert queued["kills"] >= KILLS / 16
+    assert queued["crowds on sqlite"] == queued["crowds on postgresql"] == ROUNDS // 5
+
+
 def test_a_killed_command_line_loses_nothing(report: dict[str, Any]) -> None:
     """`python -m lifecycle confirm ID` and its kin, killed at random, after the intent, and after the request."""
     assert report["cold"].get("stories", []) == []

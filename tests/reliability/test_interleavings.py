@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lifecycle import CommandRejected, Done, LifecycleError, NotSent, OutcomeUnknown, TransitionRefused
+from lifecycle import (
+    CommandInProgress,
+    CommandRejected,
+    Done,
+    LifecycleError,
+    NotSent,
+    OutcomeUnknown,
+    TransitionRefused,
+)
 from tests.exhaustive import checks
 from tests.exhaustive.schedules import Baton
 from tests.exhaustive.soak import in_memory
-from tests.exhaustive.stories import LEASE_OVER, Scene, begin, recover
+from tests.exhaustive.stories import LEASE_OVER, Scene, begin, dispatch, recover
 from tests.exhaustive.world import World
 from tests.support import ACTOR, COMMANDS, OPERATIONS, arm, send
 
@@ -21,7 +29,12 @@ if TYPE_CHECKING:
     from lifecycle import Lifecycle
     from tests.exhaustive.schedules import Order
 
-ENDS = {"command_applied", "arrival_marked", "command_rejected", "command_not_sent", "attention_needed"}
+ENDS = {
+    *("command_applied", "arrival_marked", "command_rejected", "command_not_sent", "attention_needed"),
+    *("command_refused", "command_withdrawn", "command_expired", "command_requeued"),
+}
+"""Events after which nothing of a command is in the air."""
+
 PAIRS = [(one, other) for index, one in enumerate(COMMANDS) for other in COMMANDS[index:]]
 """Unordered: every order of the steps of two workers includes those in which they change places."""
 
@@ -47,8 +60,12 @@ class Table:
         *,
         switches: int | None = None,
         reads: int | None = None,
+        also: Callable[[Order], None] = lambda _: None,
     ) -> list[Order]:
-        """Play all orders, each with so many reads of Zocdoc if told; gives them for what only this pair must hold."""
+        """Play all orders, each with so many reads of Zocdoc if told; gives them for what only this pair must hold.
+
+        `also` looks at each of them at once, while its scene stands.
+        """
         first, second = (worker.product for worker in self.world.workers[:2])
 
         def fresh() -> list[Callable[[], Any]]:
@@ -62,6 +79,7 @@ class Table:
             found = [] if reads in {None, made} else [f"{made} reads"]
             found += self._judge(order)
             assert found == [], f"order {number}, {order.steps}: {found}; {order.results}"
+            also(order)
             orders.append(order)
         return orders
 
@@ -69,6 +87,12 @@ class Table:
         """Count what changed the last scene's appointment at the stand-in."""
         assert self._scene is not None
         return len([each for each in self._entries() if each.effect])
+
+    def whole_story(self) -> list[Any]:
+        """Give all changing requests about the last scene's appointment, those of its making too."""
+        assert self._scene is not None
+        mine = [each for each in self.world.stage.ledger.entries() if each.appointment_id == self._scene.appointment_id]
+        return [each for each in mine if each.method != "GET"]
 
     def _entries(self) -> list[Any]:
         found = self.world.stage.ledger.entries()[self._since :]
@@ -109,7 +133,7 @@ def one_at_a_time(world: World, appointment_id: str) -> list[str]:
     query = "SELECT event, command_id FROM lifecycle_audit_events WHERE appointment_id = ? ORDER BY seq"
     active, found = None, []
     for row in world.rows(query, appointment_id):
-        if row["event"] in {"command_accepted", "command_retried"}:
+        if row["event"] in {"command_accepted", "command_resent", "command_retried"}:
             if active is not None:
                 found.append(f"{row['command_id']} began while {active} was active")
             active = row["command_id"]
@@ -281,3 +305,106 @@ def test_two_recoveries(table: Table, when: str) -> None:
     """A due read is made by one of them; here workers interrupt each other twice at most."""
     orders = table.play(_lost(table, "confirm", when), _recovers, _recovers, switches=2, reads=1)
     assert len(orders) > 20
+
+
+def _queued(table: Table, command: str) -> Callable[[], Scene]:
+    def set_scene() -> Scene:
+        scene = begin(table.world, command)
+        scene.command_id = str(scene.submit(table.world.workers[2].product))
+        return scene
+
+    return set_scene
+
+
+def _withdraws(scene: Scene, product: Lifecycle) -> bool:
+    return product.submission(scene.command_id).withdraw(actor="user:2")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_two_workers_on_one_submitted_command(table: Table, command: str) -> None:
+    """One of them takes it, and it is sent once."""
+    orders = table.play(_queued(table, command), dispatch, dispatch)
+    assert len(orders) >= 6
+    assert table.effects() == 1
+
+
+@pytest.mark.parametrize("command", DIFFERENT)
+def test_a_withdrawal_while_a_worker_looks(table: Table, command: str) -> None:
+    """Either it is withdrawn and nothing is sent, or whoever withdraws is told that it is too late."""
+
+    def one_or_the_other(order: Order) -> None:
+        assert order.results[1] is (table.effects() == 0), order
+
+    orders = table.play(_queued(table, command), dispatch, _withdraws, also=one_or_the_other)
+    assert {order.results[1] for order in orders} == {True, False}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_dispatcher_that_outsleeps_its_lease(table: Table, command: str) -> None:
+    """Recovery, and who dispatches after it, take over what was stopped at any step: it acts once all the same.
+
+    Here workers interrupt each other twice at most: recovery alone has some twenty steps.
+    """
+    orders = table.play(_queued(table, command), dispatch, recover, switches=2)
+    assert len(orders) >= 15
+
+
+@pytest.mark.parametrize("command", DIFFERENT)
+def test_a_call_while_a_worker_dispatches(table: Table, command: str) -> None:
+    """A call on an appointment for which something is queued is refused until that has ended."""
+    for order in table.play(_queued(table, command), dispatch, _sends("cancel")):
+        assert isinstance(order.results[1], (Done, TransitionRefused, CommandRejected)), order
+
+
+@pytest.mark.parametrize("command", DIFFERENT)
+def test_two_submit_for_one_appointment(table: Table, command: str) -> None:
+    """One of the two is queued, the other one is told what is in its way; with one request key both get one handle."""
+
+    def submits(scene: Scene, product: Lifecycle) -> object:
+        return scene.submit(product)
+
+    for order in table.play(_scene(table, command), submits, submits):
+        assert len(set(order.results)) == 1, order
+    assert table.effects() == 1
+    for order in table.play(_scene(table, command), submits, _submits_without_key):
+        assert sum(isinstance(each, str) for each in order.results) == 1, order
+        assert sum(isinstance(each, CommandInProgress) for each in order.results) == 1, order
+
+
+def _submits_without_key(scene: Scene, product: Lifecycle) -> object:
+    return product.submit("cancel", scene.appointment_id, actor=ACTOR).id
+
+
+@pytest.mark.parametrize("command", DIFFERENT)
+def test_a_worker_while_somebody_follows_zocdoc(table: Table, command: str) -> None:
+    """What is read while a command is queued is stored, while it is in the air only if it is not older."""
+    table.play(_queued(table, command), dispatch, lambda scene, it: it.track(scene.appointment_id, actor="job:poll"))
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("command", DIFFERENT)
+def test_a_worker_while_a_lost_answer_is_recovered(table: Table, command: str, when: str) -> None:
+    """An attempt is sent again, once, by whoever looks, if reads have proved that it had no effect; else never."""
+
+    def set_scene() -> Scene:
+        scene = _queued(table, command)()
+        arm(table.world.stage, kind="reset", operation=OPERATIONS[command], when=when)
+        dispatch(scene, table.world.workers[2].product)
+        for _ in range(2):
+            table.world.clock.skip(LEASE_OVER)
+            _recovers(scene, table.world.workers[2].product)
+        table.world.clock.skip(LEASE_OVER)
+        return scene
+
+    def recovers_and_dispatches(scene: Scene, product: Lifecycle) -> None:
+        _recovers(scene, product)
+        table.world.clock.skip(LEASE_OVER)
+        dispatch(scene, product)
+
+    def once(order: Order) -> None:
+        sent = table.whole_story()
+        [row] = table.world.rows("SELECT * FROM lifecycle_commands WHERE appointment_id = ?", sent[0].appointment_id)
+        assert sum(each.effect for each in sent) <= 1, order
+        assert len(sent) == row["attempt"] == (2 if when == "before" and command != "mark_arrived" else 1), order
+
+    table.play(set_scene, recovers_and_dispatches, dispatch, switches=2, also=once)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tests.simulation import clock as clocks
-from tests.simulation import postbox, remote
+from tests.simulation import postbox, remote, submitters
 
 if TYPE_CHECKING:
     import sqlite3
@@ -60,11 +60,18 @@ _REPEATED = {
     "CommandInProgress": 0.15,
     "CommandRejected": 0.15,
     "Done": 0.1,
+    "RolledBackError": 0.5,
 }
 """What a caller was told -> how often it calls again with the same key."""
 
 _DOUBTFUL = frozenset({"OutcomeUnknown", "Killed", "Interrupted", "CommandInProgress"})
 """What makes most callers turn to another appointment for a while."""
+
+WISHING = ("command", "submit")
+"""Kinds of tasks that want a command."""
+
+SUBMITTED_FOR = 40.0
+"""Seconds, at most, for which callers leave an appointment alone for which something was submitted."""
 
 _ANSWERED = frozenset({"Done", "WebhookRefused"})
 """What the door answers to a webhook call; to anything else it gives no answer."""
@@ -74,7 +81,10 @@ _ZONES = (timedelta(hours=-5), timedelta(0), timedelta(hours=5, minutes=30))
 
 @dataclass(slots=True, kw_only=True)
 class Task:
-    """What a worker does next. `arguments` are the command's; `command_id` is what an operator resolves."""
+    """What a worker does next. `arguments` are the command's; `command_id` is what an operator resolves.
+
+    `transaction` of a submit: its own (empty), the caller's, or the caller's that is rolled back.
+    """
 
     kind: str
     actor: str
@@ -85,6 +95,10 @@ class Task:
     command_id: str = ""
     resolution: str = ""
     letter: postbox.Letter | None = None
+    expires_in: float | None = None
+    transaction: str = ""
+    rows: tuple[submitters.Row, ...] = ()
+    batch_id: str = ""
 
 
 class Callers:
@@ -98,6 +112,7 @@ class Callers:
         self._untracked: list[str] = []
         self._repeats: list[Task] = []
         self._busy_until: dict[str, float] = {}
+        self._submitters = submitters.Submitters(rng, clock)
         self.open: list[str] = []
         self.wished: dict[str, str] = {}
 
@@ -113,7 +128,9 @@ class Callers:
         if self._repeats and self._rng.random() < 0.4:
             return self._repeats.pop(self._rng.randrange(len(self._repeats)))
         letter = self._zocdoc.webhooks.take()
-        return self._upkeep(peephole) or self._wish() if letter is None else self.delivery(letter)
+        if letter is not None:
+            return self.delivery(letter)
+        return self._queue(peephole) or self._upkeep(peephole) or self._wish()
 
     def delivery(self, letter: postbox.Letter) -> Task:
         """Make the task of a webhook call that arrives."""
@@ -128,8 +145,14 @@ class Callers:
             self.open.append(task.appointment_id)
         if result in _DOUBTFUL:
             self._busy_until[task.appointment_id] = self._clock.elapsed + 60.0
-        is_repeated = self._rng.random() <= _REPEATED.get(result, 0.0)
-        if task.kind == "command" and is_repeated and (task.key is not None or result == "NotSent"):
+        if task.kind == "submit" and result == "Done":
+            self._busy_until[task.appointment_id] = self._clock.elapsed + self._rng.random() * SUBMITTED_FOR
+        if self._rng.random() > _REPEATED.get(result, 0.0):
+            return
+        if task.kind == "submit_many":
+            if result != "Done":
+                self._repeats.append(replace(task, actor=self._new("submitter")))
+        elif task.kind in WISHING and (task.key is not None or result == "NotSent"):
             self._repeats.append(self._again(task))
 
     def provided(self) -> str:
@@ -141,14 +164,21 @@ class Callers:
         if task.key is not None and self._rng.random() < 0.04:
             # Misuse: the same key for another wish.
             command, arguments = "mark_no_show" if command == "cancel" else "cancel", ()
+        kind = task.kind if self._rng.random() < 0.7 else self._rng.choice(WISHING)
         return Task(
-            kind="command",
+            kind=kind,
             actor=self._new("caller"),
             appointment_id=task.appointment_id,
             command=command,
             key=task.key,
             arguments=arguments,
         )
+
+    def _queue(self, peephole: sqlite3.Connection) -> Task | None:
+        """Draw what is done with what was submitted; None: nothing this time."""
+        kind, what = self._submitters.upkeep(peephole)
+        command_id, batch_id = (what, "") if kind == "withdraw" else ("", what)
+        return Task(kind=kind, actor=self._new(kind), command_id=command_id, batch_id=batch_id) if kind else None
 
     def _upkeep(self, peephole: sqlite3.Connection) -> Task | None:
         """Draw what is done besides wishing; None: nothing this time."""
@@ -170,6 +200,15 @@ class Callers:
             if len(self._untracked) < UNTRACKED_AT_MOST:
                 self._book()
             return self._reading(self._rng.choice(self._untracked))
+        task = self._command()
+        if self._rng.random() >= submitters.SHARE:
+            return task
+        if self._rng.random() < submitters.IN_BATCHES:
+            return self._batch()
+        expires_in, transaction = self._submitters.terms()
+        return replace(task, kind="submit", expires_in=expires_in, transaction=transaction)
+
+    def _command(self) -> Task:
         appointment_id = self._some_open()
         command = self._rng.choices(list(_WISHES), list(_WISHES.values()))[0]
         if self._rng.random() < 0.95:
@@ -182,6 +221,18 @@ class Callers:
             command=command,
             key=self._new("key") if self._rng.random() < 0.5 else None,
             arguments=self._arguments(appointment_id, command),
+        )
+
+    def _batch(self) -> Task:
+        """Draw a batch of wishes, some of which cannot become commands."""
+        wishes = [self._command() for _ in range(self._rng.randint(2, 5))]
+        rows = [(each.appointment_id, each.command, each.key, each.arguments) for each in wishes]
+        batch_id = self._new("batch")
+        return Task(
+            kind="submit_many",
+            actor=self._new("submitter"),
+            rows=self._submitters.rows(batch_id, rows, untracked=self._untracked),
+            batch_id=batch_id,
         )
 
     def _reading(self, appointment_id: str) -> Task:

@@ -59,7 +59,7 @@ def _drifted(case: Case, appointment_id: str) -> Iterator[str]:
     if row is None or row["in_doubt"] or last.request is None:
         return
     intent = case.intent(case.remote.requests[last.request])
-    command = case.commands.get(intent[0]) if intent else None
+    command = case.commands.get(intent.command_id) if intent else None
     if command is None or command["state"] != "applied" or _was_told_of_the_past(case, appointment_id, last.at):
         return
     kinds = {event["event"] for event in case.of_command[command["command_id"]]}

@@ -24,15 +24,25 @@ WINDOW = 28.0
 BOUND = 400.0
 """Simulated seconds after the faults within which everything is at rest: a lease, and the reads after it."""
 
+LONGEST_BACKOFF = 600.0
+"""Seconds after which the last of what is queued again is due."""
+
+UNAUTHORIZED = 401
 REFUSING = {400, 401, 403, 404, 409, 422}
-BY_OPERATORS = {"command_retried", "command_resolved", "command_refused"}
+BY_OTHERS = {"command_retried", "command_resolved", "command_withdrawn"}
+"""Events that may be in the name of somebody else than the command's."""
+LATE = "late_answer_received"
+MORE = {"command_retried", "command_requeued"}
+"""Events after which an older attempt may still be answered."""
+
 SEEN = {"already_so", "recovered"}
 """Reasons of a command that is applied because a read showed it."""
 
 
 def check(case: Case) -> Iterator[str]:
     """Go through every command."""
-    if not case.evidence.is_settled or case.evidence.settled_in > BOUND:
+    is_queued_again = any(event["event"] == "command_requeued" for event in case.evidence.events)
+    if not case.evidence.is_settled or case.evidence.settled_in > BOUND + LONGEST_BACKOFF * is_queued_again:
         yield f"-: I15: not at rest {case.evidence.settled_in:.0f} s after the faults were over"
     for command in case.commands.values():
         where = f"{command['appointment_id']}: command {command['command_id']} ({command['command']})"
@@ -43,26 +53,27 @@ def check(case: Case) -> Iterator[str]:
             yield f"{where}: I17: ended, but not released"
             continue
         events = case.of_command[command["command_id"]]
-        ending = yield from _told(where, command, events)
+        ending = yield from _told(case, where, command, events)
         if ending is not None:
             yield from _truth(case, where, command, ending)
         yield from _inferred(case, where, command, events)
 
 
-def _told(where: str, command: Row, events: list[Row]) -> Generator[str, None, Row | None]:
+def _told(case: Case, where: str, command: Row, events: list[Row]) -> Generator[str, None, Row | None]:
     """I5 for commands: the trail tells how it began, each attempt, how it ended. Returns the event that ended it."""
     kinds = [event["event"] for event in events]
-    if kinds[:1] != ["command_accepted"] or kinds.count("command_accepted") != 1:
+    first = documents.FROM_THE_QUEUE | {"command_accepted"} if case.is_submitted(command) else {"command_accepted"}
+    if not first & {*kinds[:1]} or "command_accepted" in kinds[1:]:
         yield f"{where}: I5: the trail of the command is {kinds}"
         return None
-    for before, after in pairwise(_without_older_answers(kinds)):
-        if after not in documents.NEXT[before]:
-            yield f"{where}: I5: {after} after {before}"
-    if kinds.count("command_retried") != command["attempt"] - 1:
+    for before, after in pairwise(_without_idle_answers(events)):
+        if after["event"] not in ({LATE} if _settles(case, command, before) else documents.NEXT[before["event"]]):
+            yield f"{where}: I5: {after['event']} after {before['event']}"
+    if sum(kind in documents.ACCEPTED for kind in kinds) != command["attempt"]:
         yield f"{where}: I5: attempt {command['attempt']}, but {kinds}"
-    if any(event["actor"] != command["actor"] and event["event"] not in BY_OPERATORS for event in events):
+    if any(event["actor"] != command["actor"] and event["event"] not in BY_OTHERS for event in events):
         yield f"{where}: I5: events in the name of {sorted({event['actor'] for event in events})}"
-    endings = [event for event in events if event["event"] in documents.ENDING or _overrules(command, event)]
+    endings = [event for event in events if event["event"] in documents.ENDING or _settles(case, command, event)]
     if not endings or (documents.ENDING.get(endings[-1]["event"]) or endings[-1]["outcome"]) != command["state"]:
         yield f"{where}: I5: it is {command['state']}, its trail says {kinds}"
         return None
@@ -71,24 +82,24 @@ def _told(where: str, command: Row, events: list[Row]) -> Generator[str, None, R
     return endings[-1]
 
 
-def _without_older_answers(kinds: list[str]) -> list[str]:
-    """Leave out what came late of an attempt before a retry that is still under way: it says nothing of that one."""
-    kept: list[str] = []
-    for kind in kinds:
-        is_active = kept[-1:] and kept[-1] in {"command_retried", "outcome_lost", "outcome_checked"}
-        if not (kind == "late_answer_received" and "command_retried" in kept and is_active):
-            kept.append(kind)
+def _without_idle_answers(events: list[Row]) -> list[Row]:
+    """Leave out what came late of an attempt before another one, and settled nothing."""
+    kept: list[Row] = []
+    for event in events:
+        is_idle = event["event"] == LATE and not documents.overrules(event)
+        if not (is_idle and MORE & {before["event"] for before in kept}):
+            kept.append(event)
     return kept
 
 
-def _overrules(command: Row, event: Row) -> bool:
-    """Tell whether it is the late answer that overruled what reading had inferred."""
-    return (event["event"], command["reason_code"]) == ("late_answer_received", "answered_late")
+def _settles(case: Case, command: Row, event: Row) -> bool:
+    """Tell whether an event is a late answer that settled its command: it cannot if another one has its key."""
+    return documents.overrules(event) and (not case.has_rivals(command) or command["reason_code"] == "answered_late")
 
 
 def _truth(case: Case, where: str, command: Row, ending: Row) -> Iterator[str]:
     effects = [request for request in case.requests[command["command_id"]] if request.has_effect]
-    if command["state"] in {"rejected", "not_sent"}:
+    if command["state"] in documents.WITHOUT_EFFECT | {"rejected"}:
         for effect in effects:
             yield from _effect_of_none(case, where, command, effect)
     if ending["event"] == "command_rejected":
@@ -105,11 +116,7 @@ def _effect_of_none(case: Case, where: str, command: Row, effect: Request) -> It
     """I2: what is called rejected or not sent had no effect, unless it came too late for anybody to see."""
     ended, appointment_id = clock.seconds(command["ended_at"]), command["appointment_id"]
     looks = [read.at for read in case.recovering_reads(appointment_id, 0.0, ended)]
-    before, _, later = case.around(effect)
-    baseline = (command["baseline_status"], datetime.fromisoformat(command["baseline_start_time"]))
-    is_back = any((change.status, change.start) in {(before.status, before.start), baseline} for change in later)
-    tells_time = case.remote.bookings[appointment_id].tells_modified and command["baseline_last_modified"] is not None
-    if is_back and not tells_time and command["reason_code"] == "proved_not_applied":
+    if case.is_undone(effect):
         case.verdict.undone += 1
     elif effect.fault == "late_zombie" and (effect.processed_at or 0.0) > (looks or [ended])[-1] - REPLICA_LAG:
         yield from _zombie(case, where, effect)
@@ -136,6 +143,8 @@ def _rejected(case: Case, where: str, command: Row, ending: Row) -> Iterator[str
     requests = case.requests[command["command_id"]]
     if ending["http_status"] not in REFUSING:
         yield f"{where}: rejected by HTTP {ending['http_status']}"
+    if ending["http_status"] == UNAUTHORIZED and case.is_submitted(command):
+        yield f"{where}: rejected for the credential of the moment"
     if not any(request.answered == "Rejected" for request in requests):
         yield f"{where}: rejected, but Zocdoc did not say so"
 

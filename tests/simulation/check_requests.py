@@ -48,14 +48,14 @@ def _request(case: Case, request: Request) -> Iterator[str]:
     if request.identity != case.remote.bookings[request.appointment_id].booked_with:
         yield f"{where}: sent with the credential of {request.identity}"
     intent = case.intent(request)
-    if intent is None or intent[0] not in case.commands:
+    if intent is None or intent.command_id not in case.commands:
         yield f"{where}: I3: no committed intent of its own, but {request.witness.active}"
         return
-    command = case.commands[intent[0]]
-    if intent[1] != "sending":
-        yield f"{where}: I17: sent although its command is {intent[1]}"
-    if intent[2] > command["attempt"] or command["command"] != request.operation:
-        yield f"{where}: sent as attempt {intent[2]} of {command['command']}"
+    command = case.commands[intent.command_id]
+    if intent.state != "sending":
+        yield f"{where}: I17: sent although its command is {intent.state}"
+    if intent.attempt > command["attempt"] or command["command"] != request.operation:
+        yield f"{where}: sent as attempt {intent.attempt} of {command['command']}"
     wanted = json.loads(command["payload"]).get("start_time")
     if request.start_time != wanted:
         yield f"{where}: start {request.start_time} was sent, {wanted} was wanted"
@@ -69,7 +69,9 @@ def _attempts(case: Case, command: Row, requests: list[Request]) -> Iterator[str
     if len(requests) > 2 * command["attempt"]:
         yield f"{where}: I16: {len(requests)} requests"
     effects = [request for request in processed if request.has_effect]
-    if len(effects) > 1 and not all(request.fault == "late_zombie" for request in effects[:-1]):
+    unseen = [request for request in effects[:-1] if request.fault != "late_zombie" and case.is_undone(request)]
+    case.verdict.undone += len(unseen)
+    if any(request.fault != "late_zombie" and request not in unseen for request in effects[:-1]):
         yield f"{where}: I2: {len(effects)} effects"
     for first, second in pairwise(processed):
         between = case.reads_of(command["appointment_id"], first.at, second.at)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from tests.simulation.case import Case
     from tests.simulation.evidence import Row
+    from tests.simulation.remote import Read
 
 BUSY = {"command_in_progress", "outcome_in_doubt"}
 """Reasons of a refusal that name another command."""
@@ -81,8 +82,14 @@ def _in_order(case: Case, events: list[Row]) -> Iterator[str]:
                 yield f"{where}: observed {event['to_status']}, which Zocdoc did not tell"
         if event["event"] in documents.ACCEPTED:
             active = event["command_id"]
-        elif event["event"] in documents.ENDING and event["command_id"] == active:
+        elif event["command_id"] == active and _releases(event):
             active = ""
+
+
+def _releases(event: Row) -> bool:
+    """Tell whether nothing of an active command is in the air after an event: it has ended, or is queued again."""
+    kinds = {*documents.ENDING, "command_requeued"}
+    return event["event"] in kinds or documents.overrules(event)
 
 
 def _in_turn(case: Case, where: str, event: Row, active: str, doubts: set[str]) -> Iterator[str]:
@@ -93,9 +100,26 @@ def _in_turn(case: Case, where: str, event: Row, active: str, doubts: set[str]) 
         doubts.discard(event["command_id"])
     if event["event"] in documents.ACCEPTED and active:
         yield f"{where}: I4: accepted while {active} is active"
-    if event["event"] == "command_accepted" and doubts:
+    if event["event"] in {"command_accepted", "command_resent"} and doubts:
         reads = case.reads_of(event["appointment_id"], 0.0, event["at"])
-        if not any(read.caller == event["actor"] for read in reads):
+        if not any(_is_first(case, event, read) for read in reads):
             yield f"{where}: accepted in doubt without a read"
-    if event["event"] == "command_refused" and not active and BUSY & set(json.loads(event["details"])["reasons"]):
+    if event["event"] in documents.ACCEPTED and event["from_status"] not in documents.COMMAND_FROM[event["command"]]:
+        yield f"{where}: {event['command']} was accepted in status {event['from_status']}"
+    yield from _refused(case, where, event)
+
+
+def _refused(case: Case, where: str, event: Row) -> Iterator[str]:
+    is_busy = event["event"] == "command_refused" and BUSY & set(json.loads(event["details"])["reasons"])
+    if is_busy and not case.was_active(event["appointment_id"], event["at"]):
         yield f"{where}: refused for an active command, but there is none"
+
+
+def _is_first(case: Case, event: Row, read: Read) -> bool:
+    """Tell whether a read is the one that goes before an acceptance in doubt: its caller's, or a worker's."""
+    if not case.is_submitted(case.commands[event["command_id"]]):
+        return str(event["actor"]) == read.caller
+    call = case.calls.get(read.caller)
+    earlier = case.events[event["appointment_id"]][: event["appointment_seq"]]
+    since = max(each["at"] for each in earlier if each["event"] == "attention_needed")
+    return read.at >= since and (call is None or call.kind == "dispatch")

@@ -12,6 +12,7 @@ from tests.simulation import (
     check_callers,
     check_commands,
     check_deliveries,
+    check_queue,
     check_requests,
     check_trail,
 )
@@ -20,7 +21,7 @@ from tests.simulation.case import Case, Verdict
 if TYPE_CHECKING:
     from tests.simulation.evidence import Evidence
 
-CHECKS = (check_trail, check_requests, check_commands, check_appointments, check_callers, check_deliveries)
+CHECKS = (check_trail, check_requests, check_commands, check_appointments, check_callers, check_deliveries, check_queue)
 
 
 def check(evidence: Evidence) -> Verdict:

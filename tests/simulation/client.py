@@ -84,7 +84,8 @@ class Client:
     def get(self, appointment_id: str) -> zocdoc.Reading:
         """Read."""
         world, site = self.world, self.world.read_site(appointment_id)
-        fault = world.draw(faults.GET_FAULTS, f"{site}.read", "-" if site == "follow" else world.wished(appointment_id))
+        weights = faults.GET_FAULTS_IN_CONFLICT if site == "conflict" else faults.GET_FAULTS
+        fault = world.draw(weights, f"{site}.read", "-" if site == "follow" else world.wished(appointment_id))
         world.pause(world.rng.random() * 0.2)
         read = world.receive_read(appointment_id, fault, site, self.identity)
         if fault == "read_failed":
@@ -153,7 +154,7 @@ class Client:
     ) -> Outcome:
         world = self.world
         started = world.clock.elapsed
-        fault = world.draw(faults.POST_FAULTS, "post", operation, legal=faults.is_legal)
+        fault = world.draw(faults.POST_FAULTS, world.post_site(), operation, legal=faults.is_legal)
         if fault in _UNPROCESSED:
             world.pause(world.rng.random())
             return zocdoc.NotSent(_UNPROCESSED[fault])
@@ -173,6 +174,8 @@ class Client:
                 reason = Reason.RATE_LIMITED if fault == "rate_limited" else Reason.CLAIM_EXPIRED
                 return _answered(world, request, zocdoc.NotSent(reason, 429 if "rate" in fault else None))
             request = again
+        # Zocdoc answers a credential that it does not take before it processes anything.
+        request.before_processing = fault == "unauthorized_twice"
         world.remote.send(request, after=_transit(world, fault))
         points.reach(points.Point.REQUEST_SENT)
         if fault == "interrupted_after":

@@ -33,35 +33,70 @@ PROVIDER_MOVES = {
     "booking_failed": {"cancelled"},
 }
 ACTIVE = frozenset({"queued", "sending", "uncertain"})
-ENDED = frozenset({"applied", "rejected", "not_sent", "needs_attention"})
+WITHOUT_EFFECT = frozenset({"not_sent", "refused", "withdrawn", "expired"})
+"""Ends that give a request key back."""
 
-ACCEPTED = frozenset({"command_accepted", "command_retried"})
-"""Events after which a command is active."""
+ENDED = WITHOUT_EFFECT | {"applied", "rejected", "needs_attention"}
+
+ACCEPTED = frozenset({"command_accepted", "command_resent", "command_retried"})
+"""Events after which a command may be in the air: each begins an attempt."""
 
 ENDING = {
     "command_applied": "applied",
     "arrival_marked": "applied",
     "command_rejected": "rejected",
     "command_not_sent": "not_sent",
+    "command_refused": "refused",
+    "command_withdrawn": "withdrawn",
+    "command_expired": "expired",
     "attention_needed": "needs_attention",
     "command_resolved": "",
 }
 """Events that end a command -> as what; an operator's word is in the event's outcome."""
 
-_ANSWERS = {"command_applied", "arrival_marked", "command_rejected", "command_not_sent", "outcome_lost"}
+FROM_THE_QUEUE = frozenset({"command_refused", "command_withdrawn", "command_expired"})
+"""Events that end a submitted command while nothing of it is in the air."""
+
+_ANSWERS = {
+    "command_applied",
+    "arrival_marked",
+    "command_rejected",
+    "command_not_sent",
+    "command_requeued",
+    "outcome_lost",
+}
 _LATE = {"late_answer_received"}
 NEXT = {
     **dict.fromkeys(ACCEPTED, _ANSWERS),
     **dict.fromkeys(("outcome_lost", "outcome_checked"), _ANSWERS | {"outcome_checked", "attention_needed"}),
     **dict.fromkeys(_ANSWERS - {"outcome_lost"}, _LATE),
+    **dict.fromkeys(FROM_THE_QUEUE, _LATE),
+    "command_requeued": _LATE | FROM_THE_QUEUE | {"command_resent"},
     "attention_needed": _LATE | {"command_resolved", "command_retried"},
     "command_resolved": _LATE,
-    "late_answer_received": _LATE | {"command_resolved", "command_retried"} | _ANSWERS,
+    "late_answer_received": _LATE | {"command_resolved", "command_retried"},
 }
-"""Event of a command -> the events of the same command that may come next. A late answer may meet a new attempt."""
+"""Event of a command -> the events of the same command that may come next.
+
+A late answer that settled nothing may meet a new attempt: then what may come next is what might have come before it.
+"""
+
+OVERRULED_BY = {
+    "applied": frozenset({"queued", "sending", "uncertain", "needs_attention"}) | WITHOUT_EFFECT,
+    "rejected": frozenset({"queued", "needs_attention"}),
+    "not_sent": frozenset({"needs_attention"}),
+}
+"""Outcome of a late answer -> the states in which it settles its command after all, and for good."""
 
 MOVING = frozenset({"command_applied", "arrival_marked", "command_resolved", "appointment_observed"})
 """Events that may move the status; `appointment_tracked` begins it."""
+
+
+def overrules(event: Row) -> bool:
+    """Tell whether an event is a late answer that settles its command, if no other command has its request key."""
+    if event["event"] != "late_answer_received":
+        return False
+    return json.loads(event["details"])["settled_as"] in OVERRULED_BY.get(event["outcome"], ())
 
 
 def expected(command: str, before: str) -> set[str]:

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tests.simulation.remote import Witness
+from tests.simulation.remote import Intent, Witness
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +32,9 @@ class Call:
     command_id: str
     result: str = ""
     told: Row = field(default_factory=dict)
+    batch_id: str = ""
+    transaction: str = ""
+    rows: int = 0
 
 
 @dataclass(slots=True)
@@ -53,6 +56,9 @@ class Evidence:
     commands: dict[str, Row] = field(default_factory=dict)
     events: list[Row] = field(default_factory=list)
     deliveries: dict[str, Row] = field(default_factory=dict)
+    batches: dict[str, Row] = field(default_factory=dict)
+    batch_counts: list[Row] = field(default_factory=list)
+    batch_errors: list[Row] = field(default_factory=list)
     integrity: str = ""
 
 
@@ -64,6 +70,9 @@ def collect(evidence: Evidence, path: Path) -> None:
         evidence.events = _rows(connection, "SELECT * FROM lifecycle_audit_events ORDER BY seq")
         query = "SELECT * FROM lifecycle_webhook_deliveries"
         evidence.deliveries = {row["delivery_id"]: row for row in _rows(connection, query)}
+        evidence.batches = {row["batch_id"]: row for row in _rows(connection, "SELECT * FROM lifecycle_batches")}
+        evidence.batch_counts = _rows(connection, "SELECT * FROM lifecycle_batch_counts")
+        evidence.batch_errors = _rows(connection, "SELECT * FROM lifecycle_batch_errors")
         evidence.integrity = connection.execute("PRAGMA integrity_check").fetchone()[0]
 
 
@@ -75,7 +84,8 @@ def appointments(connection: sqlite3.Connection) -> dict[str, Row]:
 def witness(connection: sqlite3.Connection, appointment_id: str) -> Witness:
     """Look at the database as another process does while a request arrives at Zocdoc."""
     active = connection.execute(
-        "SELECT command_id, state, attempt, actor FROM lifecycle_commands"
+        "SELECT command_id, state, attempt, actor, baseline_status, baseline_start_time, baseline_last_modified"
+        " FROM lifecycle_commands"
         " WHERE appointment_id = ? AND state IN ('queued', 'sending', 'uncertain')",
         (appointment_id,),
     ).fetchall()
@@ -85,7 +95,7 @@ def witness(connection: sqlite3.Connection, appointment_id: str) -> Witness:
         (appointment_id,),
     ).fetchone()
     rows = connection.execute("SELECT max(seq) FROM lifecycle_audit_events").fetchone()[0]
-    return Witness(is_locked(connection), tuple(active), head, rows or 0)
+    return Witness(is_locked(connection), tuple(Intent(*row) for row in active), head, rows or 0)
 
 
 def is_locked(connection: sqlite3.Connection) -> bool:

@@ -47,12 +47,17 @@ GET_FAULTS = {
 }
 """Fault of a read -> its weight. Late: the answer tells of a moment long before it arrives. Stale: an old replica's."""
 
+GET_FAULTS_IN_CONFLICT = {**GET_FAULTS, "none": 45, "read_forbidden": 6, "read_missing": 6, "read_stale": 6}
+"""The same for the read that follows a 409, of which there are few."""
+
 LIST_FAULTS = {"none": 95, "list_failed": 5}
 
 IN_TRANSACTION = frozenset(
     {
         "transaction_open",
         "intent_uncommitted",
+        "wish_queued",
+        "queue_scanned",
         "outcome_open",
         "settlement_open",
         "status_updated",
@@ -108,14 +113,30 @@ PROCESS = (
     "audit_inserted",
     "delivery_ended",
 )
+SUBMIT = ("transaction_open", "wish_queued", "before_commit", "after_commit")
+QUEUE = ("transaction_open", "queue_scanned", "audit_inserted", "before_commit", "after_commit", "queue_claimed")
+SUBMIT_MANY = ("transaction_open", "before_commit", "after_commit")
+TAKE_BACK = ("transaction_open", "audit_inserted", "before_commit", "after_commit")
 SCAN = ("claim.recovery_scanned", "claim.transaction_open", "claim.before_commit", "read.read_claimed")
 STALLS = {
     "intent": ("before_intent", "after_commit"),
     "send": ("intent_committed", "token_fetched", "request_sent", "answer_unread"),
     "outcome": ("answer_classified", "after_commit", "outcome_committed"),
     "settle": ("read_returned", "after_commit", "settlement_committed"),
+    "submit": ("after_commit",),
+    "queued send": ("intent_committed", "token_fetched", "request_sent", "answer_unread"),
+    "queued outcome": ("answer_classified", "after_commit", "outcome_committed"),
 }
-STAGES = {"intent": INTENT, "send": SEND, "outcome": OUTCOME, "settle": SETTLE}
+STAGES = {
+    "intent": INTENT,
+    "send": SEND,
+    "outcome": OUTCOME,
+    "settle": SETTLE,
+    "submit": SUBMIT,
+    "queued send": SEND,
+    "queued outcome": OUTCOME,
+}
+"""Stages of the story of one command; those of a submitted one as it is dispatched begin with `queued`."""
 
 
 def legal_cells() -> frozenset[tuple[str, str, str]]:
@@ -126,11 +147,20 @@ def legal_cells() -> frozenset[tuple[str, str, str]]:
             cells |= {("kill", f"{stage}.{point}", command) for point in points}
             cells |= {("database", f"{stage}.{point}", command) for point in points if point in DATABASE_POINTS}
         cells |= {("stall", f"{stage}.{point}", command) for stage, points in STALLS.items() for point in points}
-        cells |= {(fault, "post", command) for fault in POST_FAULTS if is_legal(fault, command)}
+        for site in ("post", "queued post"):
+            cells |= {(fault, site, command) for fault in POST_FAULTS if is_legal(fault, command)}
         cells |= {(fault, "settle.read", command) for fault in GET_FAULTS}
         cells |= {(fault, "conflict.read", command) for fault in GET_FAULTS}
     cells |= {("kill", point, "-") for point in SCAN}
-    for stage, points in {"deliver": DELIVER, "process": PROCESS}.items():
+    cells |= {("stall", f"dispatch.{point}", "-") for point in ("after_commit", "queue_claimed")}
+    several = {
+        "deliver": DELIVER,
+        "process": PROCESS,
+        "dispatch": QUEUE,
+        "withdraw": TAKE_BACK,
+        "submit_many": SUBMIT_MANY,
+    }
+    for stage, points in several.items():
         cells |= {("kill", f"{stage}.{point}", "-") for point in points}
         cells |= {("database", f"{stage}.{point}", "-") for point in points if point in DATABASE_POINTS}
     cells |= {("database", f"claim.{point}", "-") for point in ("transaction_open", "before_commit", "after_commit")}

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 from uuid import UUID
 
-from lifecycle import attempts, chart, commands, inbox, recovery, resources, sending, zocdoc
+from lifecycle import (
+    attempts,
+    chart,
+    commands,
+    dispatching,
+    enqueuing,
+    inbox,
+    recovery,
+    resources,
+    sending,
+    submissions,
+    zocdoc,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,10 +58,14 @@ def applied(world: World) -> Iterator[None]:
     time, ids = Time(world), Ids(world)
     places: list[tuple[Any, str, Any]] = [
         (attempts, "time", time),
+        (dispatching, "time", time),
         (inbox, "time", time),
         (recovery, "time", time),
         (sending, "time", time),
         (commands, "uuid", ids),
+        (submissions, "uuid", ids),
+        # Small, so that batches end between chunks, and in the middle of one.
+        (enqueuing, "_CHUNK", 3),
         (resources, "secrets", ids),
         (zocdoc, "clock", world.clock.monotonic),
         # A pure function of three words; remembering its answers makes a world a tenth faster.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.simulation import checker, planting, plants_deliveries, plants_records, plants_stories, running
+from tests.simulation import checker, planting, plants_deliveries, plants_queue, plants_records, plants_stories, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tests.simulation import faults
 
-PLANTS = plants_stories.PLANTS + plants_records.PLANTS + plants_deliveries.PLANTS
+PLANTS = plants_stories.PLANTS + plants_records.PLANTS + plants_deliveries.PLANTS + plants_queue.PLANTS
 
 
 def hunt_all(*, processes: int) -> list[planting.Catch]:

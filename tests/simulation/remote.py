@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.simulation import clock as clocks
 
@@ -63,7 +63,10 @@ class Booking:
 
 @dataclass(slots=True)
 class Request:
-    """A call that wants a change, as it was received, and what came of it. `caller` is the simulated process's task."""
+    """A call that wants a change, as it was received, and what came of it. `caller` is the simulated process's task.
+
+    `sends`: the submitted command, and its attempt, that a worker sent it for.
+    """
 
     number: int
     at: float
@@ -74,6 +77,7 @@ class Request:
     start_time: str | None
     fault: str
     witness: Witness
+    sends: tuple[str, int] | None = None
     before_processing: bool = False
     due: float | None = None
     processed_at: float | None = None
@@ -106,12 +110,24 @@ class Read:
     returned_at: float | None = None
 
 
+class Intent(NamedTuple):
+    """An active command as another process sees it; the baseline is that of this attempt."""
+
+    command_id: str
+    state: str
+    attempt: int
+    actor: str
+    baseline_status: str
+    baseline_start: str
+    baseline_modified: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class Witness:
     """What another process sees in the database at the moment when a request arrives."""
 
     is_locked: bool
-    active: tuple[tuple[str, str, int, str], ...]
+    active: tuple[Intent, ...]
     head: tuple[int, str] | None
     rows: int
 

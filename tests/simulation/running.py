@@ -130,6 +130,7 @@ def _judged(site: Site, seed: int, commands: int, *, keep_log: bool = False) -> 
         "faults": Counter[str](),
         "states": Counter(row["state"] for row in found.commands.values()),
         "told": Counter(call.result for call in found.calls if call.kind == "command"),
+        "queue": _queue(found),
         "deliveries": Counter(row["state"] for row in found.deliveries.values()),
         "door": Counter(call.result for call in found.calls if call.kind == "deliver"),
         "apart": Counter(
@@ -141,10 +142,21 @@ def _judged(site: Site, seed: int, commands: int, *, keep_log: bool = False) -> 
     }
     for (fault, _, _), hits in found.cells.items():
         counts["faults"][fault] += hits
-    asked = sum(call.kind == "command" for call in found.calls)
+    asked = sum(call.rows or call.kind in {"command", "submit"} for call in found.calls)
     result = Result(seed, len(found.commands), asked, digest, counts, found.cells, verdict.violations)
     result.log = log if keep_log else []
     return result, found
+
+
+def _queue(found: Evidence) -> Counter[str]:
+    """Count what happened to what was submitted: how it came, and what was sent again."""
+    kinds = ("submit", "submit_many", "withdraw", "cancel_batch", "dispatch")
+    counts = Counter(call.kind for call in found.calls if call.kind in kinds)
+    counts["in_batches"] = sum(row["batch_id"] is not None for row in found.commands.values())
+    counts["submitted"] = sum(row["queued_at"] is not None for row in found.commands.values())
+    for kind in ("command_requeued", "command_resent"):
+        counts[kind] = sum(event["event"] == kind for event in found.events)
+    return counts
 
 
 def _story(site: Site, seed: int, commands: int) -> list[str]:

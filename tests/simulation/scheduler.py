@@ -26,7 +26,10 @@ class Interrupted(BaseException):
 
 @dataclass(eq=False, slots=True)
 class Worker:
-    """One simulated process. `dead` from a kill until its stack is unwound; then another process takes its place."""
+    """One simulated process. `dead` from a kill until its stack is unwound; then another process takes its place.
+
+    `sends`: the submitted command, and its attempt, that it is sending as a worker.
+    """
 
     number: int
     baton: threading.Lock = field(default_factory=threading.Lock)
@@ -36,6 +39,7 @@ class Worker:
     actor: str = ""
     stage: str = ""
     command: str = "-"
+    sends: tuple[str, int] | None = None
     database_down_until: float = 0.0
 
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import contextmanager
 from datetime import timedelta
 from random import Random
 from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy as sa
 
-from lifecycle import Lifecycle, errors, inbox, points, recovery
+from lifecycle import Batch, Lifecycle, Submission, errors, inbox, points, recovery
 from lifecycle.resources import Clients, Resources, Timing
-from tests.simulation import clock, evidence, faults, patches, postbox, remote
+from tests.simulation import clock, dispatchers, evidence, faults, patches, postbox, remote
 from tests.simulation.callers import Callers, Task
 from tests.simulation.client import Client
 from tests.simulation.scheduler import Interrupted, Killed, Scheduler, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
+    from lifecycle.pending import Pending
     from lifecycle.points import Point
     from lifecycle.zocdoc import ZocdocClient
     from tests.simulation.site import Site
@@ -35,6 +37,7 @@ PAUSES = frozenset(
         "answer_classified",
         "after_commit",
         "outcome_committed",
+        "queue_claimed",
         "recovery_scanned",
         "read_claimed",
         "read_returned",
@@ -57,13 +60,26 @@ _STAGES = {
 }
 """Point -> the stage of the story that it begins."""
 
+_SELDOM = {
+    **dict.fromkeys(("send", "outcome", "queued send", "queued outcome"), 1.5),
+    **dict.fromkeys(("settle", "withdraw", "confirm", "mark_no_show"), 2.0),
+    "sync": 4.0,
+}
+"""Stages, and commands, in which faults are so many times as probable: few come so far."""
+
+_SENDING = frozenset({"send", "outcome"})
+"""Stages that are named apart when a worker sends what was submitted."""
+
 _LAST_OF_STAGE = {"outcome_committed": "after", "settlement_committed": "claim"}
 """Point -> the stage that begins behind it."""
 
 _STALLS = (5.0, 17.0, 40.0, 90.0, 160.0)
 """Seconds, more or less, for which a process is stopped: some of them outlast a lease."""
 
-_ROUNDS = 60
+_ROUNDS = 120
+
+_ASKED = 0.1
+"""How many commands' handles are asked at the end."""
 
 _PATIENCE = 2 * 3600.0
 """Seconds after which a delivery that still waits counts as forgotten: pauses double up to an hour."""
@@ -87,6 +103,9 @@ class World:
         self._lifecycle = Lifecycle.__new__(Lifecycle)
         self._lifecycle._resources, self._lifecycle._source = self._resources, "api"
         self._lifecycle._webhook_keys = (postbox.KEY,)
+        self._queue = dispatchers.Queue(self, self._resources, self._lifecycle)
+        self._sends: tuple[str, int] | None = None
+        self._calm_actor = "calm worker"
 
     def run(self) -> evidence.Evidence:
         """Live through it."""
@@ -120,18 +139,38 @@ class World:
         if worker.is_dead:
             raise Killed
         name = str(point)
-        worker.stage = _STAGES.get(name, worker.stage)
+        worker.stage = self._stage(worker, name)
         self._accepted += name == "intent_committed"
-        drawn = self.rng.random()
-        if drawn < self._rates.kill:
+        drawn, kill = self.rng.random(), self._rates.kill
+        nearer = drawn / (_SELDOM.get(worker.stage, 1.0) * _SELDOM.get(worker.command, 1.0))
+        if nearer < kill:
             self._kill(worker, name)
         if name in faults.DATABASE_POINTS:
-            self._maybe_fail(worker, name, drawn - self._rates.kill)
+            self._maybe_fail(worker, name, nearer - kill)
         if name in PAUSES:
             self._maybe_stall(worker, name, 1.0 - drawn)
         worker.stage = _LAST_OF_STAGE.get(name, worker.stage)
         if name == "settlement_committed":
             worker.command = "-"
+
+    @contextmanager
+    def sending(self, command: Pending) -> Iterator[None]:
+        """Be told by a worker what it sends until the block ends."""
+        worker, sends = self._scheduler.current, (command.command_id, command.attempt)
+        if worker is None:
+            self._sends = sends
+            yield
+            return
+        worker.sends, worker.command = sends, str(command.command)
+        try:
+            yield
+        finally:
+            worker.sends, worker.command, worker.stage = None, "-", "dispatch"
+
+    def post_site(self) -> str:
+        """Name the story that a call belongs to: an immediate one, or one that was submitted."""
+        worker = self._scheduler.current
+        return "post" if worker is None or worker.sends is None else "queued post"
 
     def pause(self, seconds: float) -> None:
         """Let so many seconds pass for the caller; others run meanwhile."""
@@ -176,7 +215,7 @@ class World:
         if worker.stage == "read":
             worker.command = self.wished(appointment_id)
             return "settle"
-        return "conflict" if worker.stage == "send" else "follow"
+        return "conflict" if worker.stage in {"send", "queued send"} else "follow"
 
     def wished(self, appointment_id: str) -> str:
         """Name the command that was last wished for an appointment."""
@@ -192,6 +231,7 @@ class World:
         self, operation: str, appointment_id: str, fault: str, start_time: str | None, identity: str
     ) -> remote.Request:
         """Take down a request as it arrives, and what the database shows at this moment."""
+        worker = self._scheduler.current
         request = remote.Request(
             number=len(self.remote.requests),
             at=self.clock.elapsed,
@@ -202,6 +242,7 @@ class World:
             start_time=start_time,
             fault=fault,
             witness=evidence.witness(self._peephole, appointment_id),
+            sends=self._sends if worker is None else worker.sends,
         )
         self.note(appointment_id, operation, (request.number, fault, start_time))
         return request
@@ -217,12 +258,18 @@ class World:
 
     def _caller(self) -> str:
         worker = self._scheduler.current
-        return "calm" if worker is None else worker.actor
+        return self._calm_actor if worker is None else worker.actor
 
     def _user_client(self, user_id: str) -> ZocdocClient | None:
         if not self._is_calm and self.rng.random() < 0.05:
             return None
         return cast("ZocdocClient", Client(self, f"user:{user_id}"))
+
+    def _stage(self, worker: Worker, name: str) -> str:
+        stage = _STAGES.get(name)
+        if stage is None:
+            return worker.stage
+        return f"queued {stage}" if stage in _SENDING and worker.sends is not None else stage
 
     def _kill(self, worker: Worker, name: str) -> None:
         worker.is_dead = True
@@ -277,12 +324,13 @@ class World:
 
     def _perform(self, task: Task) -> None:
         call = evidence.Call(task.actor, task.kind, task.appointment_id, task.command, task.key, task.command_id)
+        call.batch_id, call.transaction, call.rows = task.batch_id, task.transaction, len(task.rows)
         self.note(task.appointment_id, task.kind, (task.command, task.key, task.arguments, task.resolution))
         try:
             call.told, call.result = _facts(self._act(task)), "Done"
         except (Killed, Interrupted) as end:
             call.result = type(end).__name__
-        except errors.LifecycleError as error:
+        except (errors.LifecycleError, dispatchers.RolledBackError) as error:
             call.told, call.result = dict(vars(error)), type(error).__name__
         except BaseException as error:  # noqa: BLE001 # whatever it is, it is a finding
             call.result = f"unexpected {type(error).__name__}"
@@ -308,8 +356,10 @@ class World:
             case "recover":
                 wait = 0.0 if self.rng.random() < 0.7 else self.rng.random() * 40
                 return recovery.recover(self._resources, wait=wait, sleep=self.pause)
-            case _:
+            case "deliver" | "sync" | "process":
                 return self._follow_zocdoc(task)
+            case _:
+                return self._queue.act(task)
 
     def _follow_zocdoc(self, task: Task) -> object:
         if task.letter is not None:
@@ -323,11 +373,12 @@ class World:
         began = self.clock.elapsed
         for _ in range(_ROUNDS):
             outlook = recovery.recover(self._resources, sleep=self.pause)
-            if not outlook.waiting:
+            due = [moment for moment in (outlook.next_at, self._queue.drain()) if moment is not None]
+            if not due:
                 self.found.is_settled = True
                 break
-            if outlook.next_at is not None:
-                self.clock.reach(max(clock.since(outlook.next_at), self.clock.elapsed + 0.1))
+            self.clock.reach(max(clock.since(min(due)), self.clock.elapsed + 0.1))
+        self._calm_actor = "calm"
         self.found.settled_in = self.clock.elapsed - began
         self._empty_inbox()
         self.clock.reach(self.remote.last_due())
@@ -337,6 +388,7 @@ class World:
         self._perform(Task(kind="sync", actor="calm sync"))
         self.found.after_sync = evidence.appointments(self._peephole)
         self._empty_inbox()
+        self._ask()
         for appointment_id, row in self.found.before_sync.items():
             self.note(appointment_id, "row", (row["status"], row["start_time"], row["in_doubt"]))
             there = self.remote.bookings[appointment_id].now
@@ -344,6 +396,15 @@ class World:
             is_behind = (row["status"], row["start_time"]) != (there.status, clock.text(there.start))
             if is_behind or self.rng.random() < 0.1:
                 self._perform(Task(kind="track", actor="calm", appointment_id=appointment_id))
+
+    def _ask(self) -> None:
+        """Ask the handles of some commands what came of them."""
+        query = "SELECT command_id, appointment_id, command FROM lifecycle_commands ORDER BY command_id"
+        for command_id, appointment_id, command in self._peephole.execute(query).fetchall():
+            if self.rng.random() < _ASKED:
+                asked = Task(kind="result", actor=f"asker:{command_id}", appointment_id=appointment_id)
+                asked.command, asked.command_id = command, command_id
+                self._perform(asked)
 
     def _empty_inbox(self) -> None:
         """Let every webhook call arrive, and have all of them processed."""
@@ -360,5 +421,7 @@ class World:
 
 
 def _facts(result: object) -> dict[str, Any]:
-    names = ("command_id", "to_status", "from_status", "conforming", "reason_code", "delivery_id")
+    if isinstance(result, (Submission, Batch)):
+        return {"command_id" if isinstance(result, Submission) else "batch_id": result.id}
+    names = ("command_id", "to_status", "from_status", "conforming", "reason_code", "delivery_id", "answer")
     return {name: getattr(result, name) for name in names if hasattr(result, name)}
