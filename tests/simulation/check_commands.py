@@ -143,7 +143,8 @@ def _rejected(case: Case, where: str, command: Row, ending: Row) -> Iterator[str
     requests = case.requests[command["command_id"]]
     if ending["http_status"] not in REFUSING:
         yield f"{where}: rejected by HTTP {ending['http_status']}"
-    if ending["http_status"] == UNAUTHORIZED and case.is_submitted(command):
+    # An operator's retry is a call: who asked for it hears of the 401, and nothing is tried again.
+    if ending["http_status"] == UNAUTHORIZED and command["queued_at"] is not None:
         yield f"{where}: rejected for the credential of the moment"
     if not any(request.answered == "Rejected" for request in requests):
         yield f"{where}: rejected, but Zocdoc did not say so"
