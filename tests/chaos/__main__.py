@@ -28,7 +28,7 @@ def main() -> None:
     )
     parser.add_argument("--stops", type=int, default=3, help="rounds with SIGTERM")
     parser.add_argument("--drops", type=int, default=1, help="rounds in which the engine's tables are dropped")
-    parser.add_argument("--crashes", type=int, default=1, help="rounds in which PostgreSQL crashes")
+    parser.add_argument("--crashes", type=int, default=3, help="rounds in which PostgreSQL crashes")
     parser.add_argument("--seed", type=int, default=1, help="what the random moments depend on")
     options = parser.parse_args()
     kinds: dict[str, tuple[int, Callable[..., Round], str]] = {

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 PATIENCE: Final = 300.0
 """Seconds after which a batch that has not ended is judged as it stands."""
 
+LONGEST_OUTAGE: Final = 8.0
+"""Seconds; beyond about four an answer that came meanwhile is given up, and what it said is found by reading."""
+
+TOO_LATE: Final = "the batch had ended before its middle was reached"
 ENGINE: Final = "procrastinate_jobs, procrastinate_events, procrastinate_workers, procrastinate_periodic_defers"
 _UNSETTLED: Final = (
     "SELECT state, count(*) AS n FROM lifecycle_commands WHERE state IN ('sending', 'uncertain') GROUP BY 1"
@@ -52,8 +56,11 @@ def kill(ground: PostgresGround, *, commands: int, seed: str, is_quick: bool) ->
         killed_at = datetime.now(UTC)
         victim.kill()
         victim.wait()
+        left = commands - scene.ended()
         scene.start()
-        return _over(scene, killed_at)
+        found = _over(scene, killed_at)
+        found.faults += [TOO_LATE] * (left == 0)
+        return found
 
 
 def stop(ground: PostgresGround, *, commands: int, seed: str) -> Round:
@@ -80,7 +87,7 @@ def stop(ground: PostgresGround, *, commands: int, seed: str) -> Round:
         for _ in range(WORKERS):
             scene.start()
         scene.finish(PATIENCE)
-        faults += ["the batch had ended before the stop"] * (left == 0)
+        faults += [TOO_LATE] * (left == 0)
         return Round(judging.judge(scene), seconds, faults)
 
 
@@ -92,6 +99,7 @@ def drop(ground: PostgresGround, *, commands: int, seed: str) -> Round:
         scene.reach_the_middle()
         dropped_at = datetime.now(UTC)
         grounds.rows(ground.raw(), f"DROP TABLE {ENGINE} CASCADE")
+        left = commands - scene.ended()
         words = [sys.executable, "-m", "lifecycle", "recover"]
         recovered = subprocess.run(  # noqa: S603 # our own
             words, env=scene.environment(), capture_output=True, text=True, check=False
@@ -100,6 +108,7 @@ def drop(ground: PostgresGround, *, commands: int, seed: str) -> Round:
         found.faults += [f"recover: {recovered.stderr}"] * bool(recovered.returncode)
         made = grounds.rows(ground.raw(), _TABLES)[0]["n"]
         found.faults += [f"{made} tables of the engine"] * (made != ENGINE.count(",") + 1)
+        found.faults += [TOO_LATE] * (left == 0)
         return found
 
 
@@ -110,9 +119,12 @@ def crash(ground: PostgresGround, *, commands: int, seed: str) -> Round:
             scene.start()
         scene.reach_the_middle()
         ground.stop("immediate")
-        time.sleep(scene.dice.uniform(0.0, 3.0))
+        time.sleep(scene.dice.uniform(0.0, LONGEST_OUTAGE))
         ground.start()
-        return _over(scene, datetime.now(UTC))
+        left = commands - scene.ended()
+        found = _over(scene, datetime.now(UTC))
+        found.faults += [TOO_LATE] * (left == 0)
+        return found
 
 
 def _over(scene: Scene, since: datetime) -> Round:

@@ -90,7 +90,7 @@ class Scene:
 
     def reach_the_middle(self) -> None:
         """Wait until some of the batch has ended, a random part of it, and a little longer."""
-        ended = self.dice.uniform(0.15, 0.7) * self._commands
+        ended = self.dice.uniform(0.1, 0.6) * self._commands
         if not parts.until(lambda: self.ended() >= ended, seconds=120, pause=0.02):
             raise TimeoutError("the workers did not get to the middle of the batch")
         time.sleep(self.dice.uniform(0, LATENCY))
