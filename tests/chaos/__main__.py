@@ -6,16 +6,17 @@ import argparse
 import json
 import sys
 import time
+import traceback
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tests.chaos import rounds
+from tests.chaos.judging import Verdict
+from tests.chaos.rounds import Round
 from tests.crashes.grounds import PostgresGround
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from tests.chaos.rounds import Round
 
 
 def main() -> None:
@@ -42,7 +43,7 @@ def main() -> None:
     with PostgresGround() as ground:
         for name, (count, act, measured) in kinds.items():
             run = partial(act, ground, commands=options.commands)
-            found = [_told(name, run(seed=f"{options.seed}/{name}/{number}")) for number in range(count)]
+            found = [_run(name, partial(run, seed=f"{options.seed}/{name}/{number}")) for number in range(count)]
             if found:
                 figures[name] = rounds.document(found, measured)
     violations = sum(each["violations"] for each in figures.values())
@@ -51,8 +52,12 @@ def main() -> None:
     sys.exit(1 if violations else 0)
 
 
-def _told(name: str, found: Round) -> Round:
-    """Tell on stderr that a round is over: all of them take minutes."""
+def _run(name: str, act: Callable[[], Round]) -> Round:
+    """Go through a round, and tell on stderr that it is over: all of them take minutes."""
+    try:
+        found = act()
+    except Exception:  # noqa: BLE001 # told where the figures are, and the other rounds go on
+        found = Round(Verdict(), 0.0, [f"it fell: {traceback.format_exc()}"])
     words = f"{name}: {found.seconds:.1f} s, {found.verdict.cut_off} cut off, {len(found.violations)} violations"
     print(words, *found.violations[:5], sep="\n  ", file=sys.stderr)  # noqa: T201 # as above
     return found

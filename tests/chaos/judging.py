@@ -33,7 +33,12 @@ _ENDINGS: Final = ("applied", "rejected", "not_sent", "refused", "withdrawn", "e
 
 @dataclass
 class Verdict:
-    """The figures of one round, and what was wrong."""
+    """The figures of one round, and what was wrong.
+
+    `cut_off`: commands whose sender died before their outcome was recorded; `in_the_air`: those of them whose request
+    had arrived at the stand-in. `resent`: attempts beyond the first; `requests_beyond_the_first` also has what the
+    client repeats by itself after a 429.
+    """
 
     commands: int = 0
     lost: int = 0
@@ -41,7 +46,8 @@ class Verdict:
     most_effects: int = 0
     cut_off: int = 0
     in_the_air: int = 0
-    sent_again: int = 0
+    resent: int = 0
+    requests_beyond_the_first: int = 0
     last_end: datetime | None = None
     faults: list[str] = field(default_factory=list)
 
@@ -93,7 +99,8 @@ def _judge_calls(verdict: Verdict, row: dict[str, Any], asked: list[dict[str, An
     changing = [entry for entry in asked if entry["method"] != "GET"]
     effects = sum(entry["effect"] for entry in changing)
     verdict.most_effects = max(verdict.most_effects, effects)
-    verdict.sent_again += max(0, len(changing) - 1)
+    verdict.resent += row["attempt"] - 1
+    verdict.requests_beyond_the_first += max(0, len(changing) - 1)
     verdict.blind_duplicates += blind(asked)
     if (row["state"], effects) != ("applied", 1):
         verdict.faults.append(f"{who} is {row['state']} and had {effects} effects")

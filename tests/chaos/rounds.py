@@ -6,13 +6,15 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+import sqlalchemy as sa
+
 from tests.chaos import judging
 from tests.chaos.scene import WORKERS, Scene
-from tests.crashes import grounds
+from tests.crashes import grounds, parts
 
 if TYPE_CHECKING:
     from tests.chaos.judging import Verdict
@@ -24,7 +26,6 @@ PATIENCE: Final = 300.0
 LONGEST_OUTAGE: Final = 8.0
 """Seconds; beyond about four an answer that came meanwhile is given up, and what it said is found by reading."""
 
-TOO_LATE: Final = "the batch had ended before its middle was reached"
 ENGINE: Final = "procrastinate_jobs, procrastinate_events, procrastinate_workers, procrastinate_periodic_defers"
 _UNSETTLED: Final = (
     "SELECT state, count(*) AS n FROM lifecycle_commands WHERE state IN ('sending', 'uncertain') GROUP BY 1"
@@ -38,7 +39,7 @@ class Round:
 
     verdict: Verdict
     seconds: float
-    faults: list[str] = field(default_factory=list)
+    faults: list[str]
     load: float = field(default_factory=lambda: os.getloadavg()[0])
 
     @property
@@ -50,88 +51,91 @@ class Round:
 def kill(ground: PostgresGround, *, commands: int, seed: str, is_quick: bool) -> Round:
     """Kill -9 one of the workers and start another in its place; seconds from the kill to the end of the last row."""
     with Scene(ground, commands=commands, seed=seed, is_quick=is_quick, is_lucky=False) as scene:
-        workers = [scene.start() for _ in range(WORKERS)]
-        scene.reach_the_middle()
-        victim = scene.dice.choice(workers)
+        victim = scene.dice.choice(_in_the_middle(scene))
         killed_at = datetime.now(UTC)
         victim.kill()
         victim.wait()
-        left = commands - scene.ended()
+        faults = _too_late(scene)
         scene.start()
-        found = _over(scene, killed_at)
-        found.faults += [TOO_LATE] * (left == 0)
-        return found
+        return _over(scene, killed_at, faults)
 
 
 def stop(ground: PostgresGround, *, commands: int, seed: str) -> Round:
-    """Send SIGTERM to both, and start both again once they have ended; seconds from the signal to the last end."""
+    """Send SIGTERM to both, and start both again once they have ended; seconds from the signal to both ends."""
     with Scene(ground, commands=commands, seed=seed, is_quick=False, is_lucky=True) as scene:
-        workers = [scene.start() for _ in range(WORKERS)]
-        scene.reach_the_middle()
+        workers = _in_the_middle(scene)
+        in_the_air = sum(row["n"] for row in grounds.rows(ground.raw(), _UNSETTLED))
         begun = time.monotonic()
         for worker in workers:
             worker.terminate()
         codes = [worker.wait(60) for worker in workers]
         seconds = time.monotonic() - begun
-        faults = [f"exit codes {codes}"] * any(codes)
-        faults += [f"{row['n']} {row['state']} after the stop" for row in grounds.rows(ground.raw(), _UNSETTLED)]
-        sent = sum(
-            entry["method"] != "GET"
-            for calls in judging.calls(scene).values()
-            for entry in calls
-            if entry["appointment_id"]
-        )
-        if sent != scene.ended():
-            faults.append(f"{sent} were sent, {scene.ended()} have ended")
-        left = commands - scene.ended()
-        for _ in range(WORKERS):
+        faults = [*_too_late(scene), *_unsettled(scene), *[f"exit codes {codes}"] * any(codes)]
+        for _ in workers:
             scene.start()
         scene.finish(PATIENCE)
-        faults += [TOO_LATE] * (left == 0)
-        return Round(judging.judge(scene), seconds, faults)
+        return Round(replace(judging.judge(scene), in_the_air=in_the_air), seconds, faults)
 
 
 def drop(ground: PostgresGround, *, commands: int, seed: str) -> Round:
     """Drop the engine's tables, then recover by the command line; seconds from the drop to the end of the last row."""
     with Scene(ground, commands=commands, seed=seed, is_quick=False, is_lucky=True) as scene:
-        for _ in range(WORKERS):
-            scene.start()
-        scene.reach_the_middle()
+        _in_the_middle(scene)
         dropped_at = datetime.now(UTC)
-        grounds.rows(ground.raw(), f"DROP TABLE {ENGINE} CASCADE")
-        left = commands - scene.ended()
+        parts.until(lambda: _drop_all(ground))
+        faults = _too_late(scene)
         words = [sys.executable, "-m", "lifecycle", "recover"]
         recovered = subprocess.run(  # noqa: S603 # our own
             words, env=scene.environment(), capture_output=True, text=True, check=False
         )
-        found = _over(scene, dropped_at)
-        found.faults += [f"recover: {recovered.stderr}"] * bool(recovered.returncode)
+        faults += [f"recover: {recovered.stderr}"] * bool(recovered.returncode)
         made = grounds.rows(ground.raw(), _TABLES)[0]["n"]
-        found.faults += [f"{made} tables of the engine"] * (made != ENGINE.count(",") + 1)
-        found.faults += [TOO_LATE] * (left == 0)
-        return found
+        faults += [f"recover made {made} tables of the engine"] * (made != ENGINE.count(",") + 1)
+        return _over(scene, dropped_at, faults)
 
 
 def crash(ground: PostgresGround, *, commands: int, seed: str) -> Round:
     """Stop PostgreSQL as a crash would, start it again; seconds from its being back to the end of the last row."""
     with Scene(ground, commands=commands, seed=seed, is_quick=True, is_lucky=False) as scene:
-        for _ in range(WORKERS):
-            scene.start()
-        scene.reach_the_middle()
+        _in_the_middle(scene)
         ground.stop("immediate")
         time.sleep(scene.dice.uniform(0.0, LONGEST_OUTAGE))
         ground.start()
-        left = commands - scene.ended()
-        found = _over(scene, datetime.now(UTC))
-        found.faults += [TOO_LATE] * (left == 0)
-        return found
+        return _over(scene, datetime.now(UTC), _too_late(scene))
 
 
-def _over(scene: Scene, since: datetime) -> Round:
+def _in_the_middle(scene: Scene) -> list[subprocess.Popen[bytes]]:
+    workers = [scene.start() for _ in range(WORKERS)]
+    scene.reach_the_middle()
+    return workers
+
+
+def _too_late(scene: Scene) -> list[str]:
+    return ["the batch had ended before anything was done to the workers"] * (scene.ended() >= len(scene.ids))
+
+
+def _unsettled(scene: Scene) -> list[str]:
+    """After a stop nothing is on its way or in doubt, and what was sent has ended."""
+    found = [f"{row['n']} {row['state']} after the stop" for row in grounds.rows(scene.ground.raw(), _UNSETTLED)]
+    ledger = judging.calls(scene)
+    sent = sum(any(entry["method"] != "GET" for entry in ledger[each]) for each in scene.ids)
+    return found + [f"{sent} were sent, {scene.ended()} have ended"] * (sent != scene.ended())
+
+
+def _drop_all(ground: PostgresGround) -> bool:
+    """Drop the tables; False if the workers had them locked in another order."""
+    try:
+        grounds.rows(ground.raw(), f"DROP TABLE {ENGINE} CASCADE")
+    except sa.exc.OperationalError:
+        return False
+    return True
+
+
+def _over(scene: Scene, since: datetime, faults: list[str]) -> Round:
     scene.finish(PATIENCE)
     verdict = judging.judge(scene)
     ended = verdict.last_end or since
-    return Round(verdict, (ended - since).total_seconds())
+    return Round(verdict, (ended - since).total_seconds(), faults)
 
 
 def document(rounds: list[Round], measured: str) -> dict[str, Any]:
@@ -143,7 +147,8 @@ def document(rounds: list[Round], measured: str) -> dict[str, Any]:
         "commands": sum(each.commands for each in verdicts),
         "cut_off": [each.cut_off for each in verdicts],
         "in_the_air": [each.in_the_air for each in verdicts],
-        "sent_again": sum(each.sent_again for each in verdicts),
+        "resent": sum(each.resent for each in verdicts),
+        "requests_beyond_the_first": sum(each.requests_beyond_the_first for each in verdicts),
         "lost": sum(each.lost for each in verdicts),
         "blind_duplicates": sum(each.blind_duplicates for each in verdicts),
         "most_effects_of_a_command": max(each.most_effects for each in verdicts),
