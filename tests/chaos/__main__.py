@@ -27,6 +27,10 @@ def main() -> None:
     parser.add_argument(
         "--default-kills", type=int, default=1, help="the same by the command line, as in use: 2 minutes"
     )
+    parser.add_argument("--storms", type=int, default=2, help="rounds in which one worker after the other is killed")
+    parser.add_argument(
+        "--freezes", type=int, default=2, help="rounds with SIGSTOP for longer than the lease, then SIGCONT"
+    )
     parser.add_argument("--stops", type=int, default=3, help="rounds with SIGTERM")
     parser.add_argument("--drops", type=int, default=1, help="rounds in which the engine's tables are dropped")
     parser.add_argument("--crashes", type=int, default=3, help="rounds in which PostgreSQL crashes")
@@ -35,6 +39,8 @@ def main() -> None:
     kinds: dict[str, tuple[int, Callable[..., Round], str]] = {
         "kills": (options.kills, partial(rounds.kill, is_quick=True), "seconds_to_recovery"),
         "default_kills": (options.default_kills, partial(rounds.kill, is_quick=False), "seconds_to_recovery"),
+        "storms": (options.storms, rounds.storm, "seconds_to_recovery"),
+        "freezes": (options.freezes, rounds.freeze, "seconds_to_the_end"),
         "stops": (options.stops, rounds.stop, "seconds_to_stop"),
         "drops": (options.drops, rounds.drop, "seconds_to_the_end"),
         "crashes": (options.crashes, rounds.crash, "seconds_to_the_end"),

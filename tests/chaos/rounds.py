@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,16 @@ if TYPE_CHECKING:
 
 PATIENCE: Final = 300.0
 """Seconds after which a batch that has not ended is judged as it stands."""
+
+STORM: Final = 8
+BETWEEN_KILLS: Final = (1.0, 5.0)
+"""A worker takes a second or two to begin, and recovers what others left after seven."""
+
+FROZEN: Final = (7.0, 12.0)
+"""Seconds; the lease is 6.5."""
+
+WAKING: Final = 3.0
+"""Seconds in which a worker that goes on could send what it had claimed before."""
 
 LONGEST_OUTAGE: Final = 8.0
 """Seconds; beyond about four an answer that came meanwhile is given up, and what it said is found by reading."""
@@ -58,6 +69,37 @@ def kill(ground: PostgresGround, *, commands: int, seed: str, is_quick: bool) ->
         faults = _too_late(scene)
         scene.start()
         return _over(scene, killed_at, faults)
+
+
+def storm(ground: PostgresGround, *, commands: int, seed: str) -> Round:
+    """Kill -9 one worker after the other, each with another in its place; seconds from the last kill to the last end.
+
+    So those are killed that recover what the ones before them have left.
+    """
+    with Scene(ground, commands=commands, seed=seed, is_quick=True, is_lucky=False) as scene:
+        workers, faults, killed_at = _in_the_middle(scene), _too_late(scene), datetime.now(UTC)
+        for _ in range(STORM):
+            victim = workers.pop(scene.dice.randrange(len(workers)))
+            killed_at = datetime.now(UTC)
+            victim.kill()
+            victim.wait()
+            workers.append(scene.start())
+            time.sleep(scene.dice.uniform(*BETWEEN_KILLS))
+        return _over(scene, killed_at, faults)
+
+
+def freeze(ground: PostgresGround, *, commands: int, seed: str) -> Round:
+    """Stop a worker for longer than its lease (SIGSTOP), then let it go on; seconds from the stop to the last end."""
+    with Scene(ground, commands=commands, seed=seed, is_quick=True, is_lucky=False) as scene:
+        victim = scene.dice.choice(_in_the_middle(scene))
+        stopped_at = datetime.now(UTC)
+        victim.send_signal(signal.SIGSTOP)
+        faults = _too_late(scene)
+        time.sleep(scene.dice.uniform(*FROZEN))
+        victim.send_signal(signal.SIGCONT)
+        time.sleep(WAKING)
+        faults += ["the worker that was stopped has ended"] * (victim.poll() is not None)
+        return _over(scene, stopped_at, faults)
 
 
 def stop(ground: PostgresGround, *, commands: int, seed: str) -> Round:

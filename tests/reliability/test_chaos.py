@@ -19,7 +19,7 @@ COMMANDS = 100
 
 def test_a_worker_that_is_killed_loses_nothing_and_repeats_nothing_blindly() -> None:
     """Kill -9 of one of two workers: every row of the batch ends as applied, with one effect at the stand-in each."""
-    others = [f"--{kind}=0" for kind in ("default-kills", "stops", "drops", "crashes")]
+    others = [f"--{kind}=0" for kind in ("default-kills", "storms", "freezes", "stops", "drops", "crashes")]
     ran = subprocess.run(  # noqa: S603 # our own program
         [sys.executable, "-m", "tests.chaos", f"--commands={COMMANDS}", "--kills=1", *others],
         cwd=Path(__file__).parent.parent.parent,
