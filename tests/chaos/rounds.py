@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from tests.chaos import judging
-from tests.chaos.scene import WORKERS, Scene
+from tests.chaos.scene import Scene
 from tests.crashes import grounds, parts
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Round:
 def kill(ground: PostgresGround, *, commands: int, seed: str, is_quick: bool) -> Round:
     """Kill -9 one of the workers and start another in its place; seconds from the kill to the end of the last row."""
     with Scene(ground, commands=commands, seed=seed, is_quick=is_quick, is_lucky=False) as scene:
-        victim = scene.dice.choice(_in_the_middle(scene))
+        victim = scene.dice.choice(scene.begin())
         killed_at = datetime.now(UTC)
         victim.kill()
         victim.wait()
@@ -78,7 +78,7 @@ def storm(ground: PostgresGround, *, commands: int, seed: str) -> Round:
     So those are killed that recover what the ones before them have left.
     """
     with Scene(ground, commands=commands, seed=seed, is_quick=True, is_lucky=False) as scene:
-        workers, faults, killed_at = _in_the_middle(scene), _too_late(scene), datetime.now(UTC)
+        workers, faults, killed_at = scene.begin(), _too_late(scene), datetime.now(UTC)
         for _ in range(STORM):
             victim = workers.pop(scene.dice.randrange(len(workers)))
             killed_at = datetime.now(UTC)
@@ -92,7 +92,7 @@ def storm(ground: PostgresGround, *, commands: int, seed: str) -> Round:
 def freeze(ground: PostgresGround, *, commands: int, seed: str) -> Round:
     """Stop a worker for longer than its lease (SIGSTOP), then let it go on; seconds from the stop to the last end."""
     with Scene(ground, commands=commands, seed=seed, is_quick=True, is_lucky=False) as scene:
-        victim = scene.dice.choice(_in_the_middle(scene))
+        victim = scene.dice.choice(scene.begin())
         stopped_at = datetime.now(UTC)
         victim.send_signal(signal.SIGSTOP)
         faults = _too_late(scene)
@@ -106,7 +106,7 @@ def freeze(ground: PostgresGround, *, commands: int, seed: str) -> Round:
 def stop(ground: PostgresGround, *, commands: int, seed: str) -> Round:
     """Send SIGTERM to both, and start both again once they have ended; seconds from the signal to both ends."""
     with Scene(ground, commands=commands, seed=seed, is_quick=False, is_lucky=True) as scene:
-        workers = _in_the_middle(scene)
+        workers = scene.begin()
         in_the_air = sum(row["n"] for row in grounds.rows(ground.raw(), _UNSETTLED))
         begun = time.monotonic()
         for worker in workers:
@@ -123,7 +123,7 @@ def stop(ground: PostgresGround, *, commands: int, seed: str) -> Round:
 def drop(ground: PostgresGround, *, commands: int, seed: str) -> Round:
     """Drop the engine's tables, then recover by the command line; seconds from the drop to the end of the last row."""
     with Scene(ground, commands=commands, seed=seed, is_quick=False, is_lucky=True) as scene:
-        _in_the_middle(scene)
+        scene.begin()
         dropped_at = datetime.now(UTC)
         parts.until(lambda: _drop_all(ground))
         faults = _too_late(scene)
@@ -140,17 +140,11 @@ def drop(ground: PostgresGround, *, commands: int, seed: str) -> Round:
 def crash(ground: PostgresGround, *, commands: int, seed: str) -> Round:
     """Stop PostgreSQL as a crash would, start it again; seconds from its being back to the end of the last row."""
     with Scene(ground, commands=commands, seed=seed, is_quick=True, is_lucky=False) as scene:
-        _in_the_middle(scene)
+        scene.begin()
         ground.stop("immediate")
         time.sleep(scene.dice.uniform(0.0, LONGEST_OUTAGE))
         ground.start()
         return _over(scene, datetime.now(UTC), _too_late(scene))
-
-
-def _in_the_middle(scene: Scene) -> list[subprocess.Popen[bytes]]:
-    workers = [scene.start() for _ in range(WORKERS)]
-    scene.reach_the_middle()
-    return workers
 
 
 def _too_late(scene: Scene) -> list[str]:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -19,6 +19,8 @@ from tests.crashes.standin import Standin
 from tests.crashes.wishes import start_number
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.crashes.grounds import PostgresGround
 
 COMMANDS: Final = {"confirm": "pending_booking", "cancel": "confirmed", "reschedule": "confirmed"}
@@ -36,7 +38,9 @@ MISFORTUNES: Final[tuple[dict[str, Any], ...]] = (
 EACH: Final = 100
 """One command in so many meets each misfortune: what is lost besides must not confuse what a kill has cut off."""
 
-_COUNT: Final = "SELECT count(*) AS n FROM lifecycle_commands WHERE ended_at IS NOT NULL"
+_ENDED: Final = "SELECT count(*) AS n FROM lifecycle_commands WHERE ended_at IS NOT NULL"
+_PRESENT: Final = "SELECT count(*) / 2 AS n FROM procrastinate_workers"
+"""Each worker is there once for each queue, and carries commands out by then."""
 
 
 class Scene:
@@ -60,7 +64,7 @@ class Scene:
             self.wanted = {self._add(command): command for command in kinds[: self._commands]}
             self.ids = list(self.wanted)
             self._arm()
-            self._submit()
+            self._track()
             self._stack = stack.pop_all()
         return self
 
@@ -88,7 +92,17 @@ class Scene:
             "LIFECYCLE_ZOCDOC_CLIENT_SECRET": "sandbox-secret",
         }
 
-    def reach_the_middle(self) -> None:
+    def begin(self) -> list[subprocess.Popen[bytes]]:
+        """Start the workers, submit the batch once they are there, and give them when they are in the middle of it."""
+        workers = [self.start() for _ in range(WORKERS)]
+        if not parts.until(lambda: self._count(_PRESENT) >= WORKERS, seconds=60, pause=0.1):
+            raise TimeoutError("the workers did not begin")
+        with self._product() as product:
+            self.batch_id = product.submit_many(self._wishes(), actor="job:chaos").id
+        self._reach_the_middle()
+        return workers
+
+    def _reach_the_middle(self) -> None:
         """Wait until some of the batch has ended, a random part of it, and a little longer."""
         ended = self.dice.uniform(0.1, 0.6) * self._commands
         if not parts.until(lambda: self.ended() >= ended, seconds=120, pause=0.02):
@@ -97,7 +111,7 @@ class Scene:
 
     def ended(self) -> int:
         """Count the commands that have ended."""
-        return int(grounds.rows(self.ground.raw(), _COUNT)[0]["n"])
+        return self._count(_ENDED)
 
     def finish(self, seconds: float) -> None:
         """Wait until all have ended, at most so long; what has not is for the judge."""
@@ -106,6 +120,16 @@ class Scene:
     def logs(self) -> str:
         """Give what the workers have written so far."""
         return "".join(file.read_text(encoding="utf-8") for file in sorted(self.folder.glob("*.log")))
+
+    def _count(self, query: str) -> int:
+        return int(grounds.rows(self.ground.raw(), query)[0]["n"])
+
+    def _wishes(self) -> list[dict[str, str]]:
+        return [
+            {"appointment_id": each, "command": command}
+            | ({"start_time": start_number(number)} if command == "reschedule" else {})
+            for number, (each, command) in enumerate(self.wanted.items())
+        ]
 
     def _add(self, command: str) -> str:
         [appointment_id] = self.standin.add(1, status=COMMANDS[command])
@@ -120,19 +144,18 @@ class Scene:
             late = {"kind": "delay", "operation": command, "when": when, "seconds": LATENCY, "times": 10**9}
             self.standin.arm(late)
 
-    def _submit(self) -> None:
-        wishes = [
-            {"appointment_id": each, "command": command}
-            | ({"start_time": start_number(number)} if command == "reschedule" else {})
-            for number, (each, command) in enumerate(self.wanted.items())
-        ]
+    def _track(self) -> None:
+        with self._product() as product:
+            tables.set_up(product.database)
+            product.sync()
+
+    @contextmanager
+    def _product(self) -> Iterator[Lifecycle]:
         with (
             self.standin.client() as client,
             Lifecycle(self.ground.url, zocdoc=client, dispatch="procrastinate") as product,
         ):
-            tables.set_up(product.database)
-            product.sync()
-            self.batch_id = product.submit_many(wishes, actor="job:chaos").id
+            yield product
 
     def _words(self) -> list[str]:
         if not self.is_quick:

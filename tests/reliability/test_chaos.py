@@ -14,7 +14,7 @@ from tests.chaos import judging
 
 pytestmark = pytest.mark.timeout(180)
 
-COMMANDS = 100
+COMMANDS = 150
 
 
 def test_a_worker_that_is_killed_loses_nothing_and_repeats_nothing_blindly() -> None:
