@@ -77,8 +77,6 @@ def judge(scene: Scene) -> Verdict:
         verdict.in_the_air += row["command_id"] in lost_senders and asked[:1] != [] and asked[0]["method"] != "GET"
     if verdict.lost:
         verdict.faults.append(f"{verdict.lost} lost")
-    if verdict.blind_duplicates:
-        verdict.faults.append(f"{verdict.blind_duplicates} sent again blindly")
     verdict.faults += [f"Traceback in a worker's log: {scene.logs()[-2000:]}"] * ("Traceback" in scene.logs())
     return verdict
 
@@ -101,7 +99,9 @@ def _judge_calls(verdict: Verdict, row: dict[str, Any], asked: list[dict[str, An
     verdict.most_effects = max(verdict.most_effects, effects)
     verdict.resent += row["attempt"] - 1
     verdict.requests_beyond_the_first += max(0, len(changing) - 1)
-    verdict.blind_duplicates += blind(asked)
+    if again := blind(asked):
+        verdict.blind_duplicates += again
+        verdict.faults.append(f"{who} was sent again blindly: {_story(asked)}")
     if (row["state"], effects) != ("applied", 1):
         verdict.faults.append(f"{who} is {row['state']} and had {effects} effects")
     if {entry["operation"] for entry in changing} - {row["command"]}:
@@ -122,6 +122,14 @@ def blind(asked: list[dict[str, Any]]) -> int:
             found += had_effect or not is_proved
         earlier, reads, had_effect = entry, 0, had_effect or entry["effect"]
     return found
+
+
+def _story(asked: list[dict[str, Any]]) -> str:
+    first = asked[0]["at"]
+    return ", ".join(
+        f"{entry['method']} {entry['answered']}{' effect' * entry['effect']} +{entry['at'] - first:.3f}"
+        for entry in asked
+    )
 
 
 def _untold(engine: sa.Engine, commands: list[dict[str, Any]]) -> list[str]:

@@ -26,8 +26,10 @@ PATIENCE: Final = 300.0
 """Seconds after which a batch that has not ended is judged as it stands."""
 
 STORM: Final = 8
+"""Kills, if the batch lasts so long."""
+
 BETWEEN_KILLS: Final = (1.0, 5.0)
-"""A worker takes a second or two to begin, and recovers what others left after seven."""
+"""Seconds; a worker takes one or two to begin, and recovers what others left after seven."""
 
 FROZEN: Final = (7.0, 12.0)
 """Seconds; the lease is 6.5."""
@@ -80,6 +82,8 @@ def storm(ground: PostgresGround, *, commands: int, seed: str) -> Round:
     with Scene(ground, commands=commands, seed=seed, is_quick=True, is_lucky=False) as scene:
         workers, faults, killed_at = scene.begin(), _too_late(scene), datetime.now(UTC)
         for _ in range(STORM):
+            if scene.ended() == len(scene.ids):
+                break
             victim = workers.pop(scene.dice.randrange(len(workers)))
             killed_at = datetime.now(UTC)
             victim.kill()
