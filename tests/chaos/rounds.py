@@ -31,8 +31,8 @@ STORM: Final = 8
 BETWEEN_KILLS: Final = (1.0, 5.0)
 """Seconds; a worker takes one or two to begin, and recovers what others left after seven."""
 
-FROZEN: Final = (7.0, 12.0)
-"""Seconds; the lease is 6.5."""
+FROZEN: Final = (15.0, 18.0)
+"""Seconds; the lease is 6.5, and the reads that prove no effect take some more."""
 
 WAKING: Final = 3.0
 """Seconds in which a worker that goes on could send what it had claimed before."""
