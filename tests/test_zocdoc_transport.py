@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import json
 import logging
 import os
@@ -147,6 +148,22 @@ def test_a_connection_is_kept_and_a_large_answer_closes_it() -> None:
             assert server.connections == 1
             assert client.confirm(ID) == DONE
         assert server.connections == 2
+
+
+def test_a_request_is_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Headers and body leave together: a process that is stopped in between would send the rest when it goes on."""
+    writes: list[bytes] = []
+    write = http.client.HTTPConnection.send
+
+    def noted(connection: http.client.HTTPConnection, data: bytes) -> None:
+        writes.append(data)
+        write(connection, data)
+
+    monkeypatch.setattr(http.client.HTTPConnection, "send", noted)
+    assert confirmed_by(answer(200, CONTENT)) == DONE
+    [whole] = writes
+    assert whole.startswith(b"POST /v1/appointments/confirm HTTP/1.1\r\n")
+    assert whole.endswith(b'\r\n\r\n{"appointment_id": "%b"}' % ID.encode())
 
 
 def test_a_connection_closed_while_idle_is_replaced() -> None:

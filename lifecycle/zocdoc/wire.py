@@ -155,6 +155,7 @@ class _TimedResponse(http.client.HTTPResponse):
 class _Watched(HTTPConnection):
     response_class = _TimedResponse
     _last_used = 0.0
+    _held: list[bytes] | None = None
 
     @property
     def is_connected(self) -> bool:
@@ -163,11 +164,31 @@ class _Watched(HTTPConnection):
     def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  inherited
         super().putrequest(method, url + _flight().query, *args, **kwargs)
 
+    def request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  inherited
+        """Write the whole request at once.
+
+        urllib3 writes headers and body one after the other: a process that is stopped in between would finish the
+        request whenever it goes on, long after its claim has expired.
+        """
+        try:
+            super().request(*args, **kwargs)
+            whole = b"".join(self._held or ())
+        finally:
+            self._held = None
+        self.sock.settimeout(_flight().depart())
+        super().send(whole)
+
     def endheaders(self, message_body: Any = None, *, encode_chunked: bool = False) -> None:  # noqa: ANN401  inherited
         if self.sock is None:
             self.connect()
-        self.sock.settimeout(_flight().depart())
+        self._held = []
         super().endheaders(message_body, encode_chunked=encode_chunked)
+
+    def send(self, data: Any) -> None:  # noqa: ANN401  inherited
+        if self._held is None:  # what opens a proxy's tunnel
+            super().send(data)
+        else:
+            self._held.append(data)
 
     def getresponse(self) -> Any:  # noqa: ANN401  urllib3's response, whose import would be circular
         reach(Point.REQUEST_SENT)
