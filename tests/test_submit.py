@@ -37,6 +37,17 @@ if TYPE_CHECKING:
 
 SOON = 20.0
 
+ENDS_AT_ONCE = """
+import time
+lifecycle = Lifecycle(url, zocdoc=client, timing=timing, concurrency=4)
+ids = sys.argv[5:]
+for each in ids:
+    lifecycle.track(each, actor="user:17")
+lifecycle.submit_many([{"appointment_id": each} for each in ids], command="cancel", actor="user:17")
+time.sleep(0.1)
+print("submitted")
+"""
+
 
 @pytest.fixture
 def idle(database_url: str) -> Iterator[Lifecycle]:
@@ -365,6 +376,18 @@ def test_closing_finishes_what_was_taken_and_leaves_the_rest(
         other.recover()
         support.until(lambda: set(support.states(database_url)) == {"applied"})
     assert all(support.posts(sandbox, each) == 1 for each in ids)
+
+
+def test_the_end_of_the_process_cuts_nothing_off(database_url: str, server: Server, sandbox: Sandbox) -> None:
+    """A program that ends without `close`: what it took is carried out, the rest stays queued."""
+    ids = [sandbox.add(status="pending_booking") for _ in range(40)]
+    support.arm(sandbox, kind="delay", operation="cancel", seconds=0.05, times=len(ids))
+    child = support.program(ENDS_AT_ONCE, database_url, server, *ids)
+    said, _ = child.communicate(timeout=60)
+    assert (said, child.returncode) == ("submitted\n", 0)
+    states = support.states(database_url)
+    assert set(states) == {"applied", "queued"}
+    assert states.count("applied") == sum(support.posts(sandbox, each) for each in ids)
 
 
 def test_several_processes_take_each_command_once(
