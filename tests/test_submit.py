@@ -413,9 +413,9 @@ def test_what_is_submitted_alone_goes_before_batches(
     ids = [support.tracked(lifecycle, sandbox) for _ in range(5)]
     idle.submit_many([{"appointment_id": each} for each in ids[:4]], actor=ACTOR, command="cancel")
     alone = idle.submit("confirm", ids[4], actor=ACTOR)
-    taken = take(lifecycle._resources, most=1, clients={"machine": client})
-    assert [order.claim.command.command_id for order in taken.orders] == [alone.id]
-    assert not taken.orders[0].is_background
+    taken = take(lifecycle._resources, most=9, clients={"machine": client})
+    assert taken.orders[0].claim.command.command_id == alone.id
+    assert [order.is_background for order in taken.orders] == [False, True, True, True, True]
 
 
 def test_a_wish_must_be_well_formed(lifecycle: Lifecycle, sandbox: Sandbox) -> None:
