@@ -142,14 +142,15 @@ def rows(database: Database, batch_id: str, *, failures_only: bool = False) -> I
 def cancel(resources: Resources, batch_id: str, *, actor: str) -> int:
     """Withdraw what of a batch is still queued, and tell how many commands that were. Raises `BatchNotFound`.
 
-    What is being sent ends as it does, but is not sent again.
+    What is being sent ends as it does, but is not sent again. Whoever was about to send others withdraws them as well.
     """
     check_name("actor", actor)
+    withdrawn_before = progress(resources.database, batch_id).withdrawn
     with resources.database.write() as connection:
         values = {"of_batch": batch_id, "at": resources.database.now(connection)}
-        if connection.execute(_CANCEL, values).rowcount == 0:
-            raise errors.BatchNotFound(batch_id=batch_id)
-    return withdrawals.withdraw_batch(resources, batch_id, actor=actor)
+        connection.execute(_CANCEL, values)
+    withdrawals.withdraw_batch(resources, batch_id, actor=actor)
+    return progress(resources.database, batch_id).withdrawn - withdrawn_before
 
 
 def _pages(database: Database, batch_id: str, *, failures_only: bool) -> Iterator[BatchRow]:

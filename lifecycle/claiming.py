@@ -309,6 +309,7 @@ _THOSE: Final = (
     sa.select(_commands, _batches.c.cancelled_at)
     .outerjoin_from(_commands, _batches)
     .where(_commands.c.command_id.in_(sa.bindparam("ids", expanding=True)))
+    .order_by(_commands.c.priority, _commands.c.due_at)
 )
 _NEXT: Final = (
     sa.select(_commands.c.due_at)

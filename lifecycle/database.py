@@ -322,8 +322,13 @@ def _create_sqlite_engine(url: sa.URL, connections: int) -> sa.Engine:
 
 def _quiet() -> dict[str, Any]:
     """Keep patient data out of SQLAlchemy's own logs: no parameters, and no rows, which it logs at DEBUG."""
-    logging.getLogger(f"sqlalchemy.engine.Engine.{_LOGGING_NAME}").setLevel(logging.INFO)
+    # A filter, no level: with one of its own the logger would tell every statement to a host that never asked for it.
+    logging.getLogger(f"sqlalchemy.engine.Engine.{_LOGGING_NAME}").addFilter(_tells_no_rows)
     return {"hide_parameters": True, "logging_name": _LOGGING_NAME}
+
+
+def _tells_no_rows(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from lifecycle import claiming, errors, observations, sending, tracing, zocdoc
 from lifecycle.resources import USER_PREFIX
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
 
     from lifecycle.claiming import Order, ToRead
     from lifecycle.resources import Resources
-
-_T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +72,7 @@ class Dispatcher:
         self.concurrency: Final = check_concurrency(concurrency)
         self._resources = resources
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="lifecycle-dispatch")
+        self._waiting: deque[Callable[[], None]] = deque()
         self._running = threading.Lock()
         self._changed = threading.Condition()
         self._outstanding = 0
@@ -140,11 +141,20 @@ class Dispatcher:
         with self._changed:
             self._beat = time.monotonic()
             self._outstanding += len(found.orders) + len(found.to_read)
-        for order in found.orders:
-            self._pool.submit(self._guarded, self._send, order)
-        for each in found.to_read:
-            self._pool.submit(self._guarded, self._read_and_send, each)
+        self._waiting.extend(partial(self._send, order) for order in found.orders)
+        self._waiting.extend(partial(self._read_and_send, each) for each in found.to_read)
+        self._hand_out(len(found.orders) + len(found.to_read))
         return found.scanned
+
+    def _hand_out(self, number: int) -> None:
+        """Have the threads carry out what was taken; if there are none, because the process ends, this one does."""
+        try:
+            for _ in range(number):
+                self._pool.submit(self._carry_out_next)
+        except RuntimeError as error:
+            _log.info("dispatch_without_threads", extra={"error": type(error).__name__})
+            while self._carry_out_next():
+                pass
 
     def _clients(self) -> dict[str, zocdoc.ZocdocClient | None]:
         """Give the clients by the identities whose commands this process may take."""
@@ -170,10 +180,14 @@ class Dispatcher:
             _log.warning("user_client_failed", extra={"error": type(error).__name__})
             return {}
 
-    def _guarded(self, work: Callable[[_T], None], what: _T) -> None:
-        """Do the work of one command in a thread; whatever it raises, the others go on."""
+    def _carry_out_next(self) -> bool:
+        """Carry one command out, unless another thread has; whatever that raises, the others go on."""
         try:
-            work(what)
+            work = self._waiting.popleft()
+        except IndexError:
+            return False
+        try:
+            work()
         except Exception as error:  # noqa: BLE001 # the command's lease runs out, and recovery settles it
             _log.warning("dispatch_failed", extra={"error": type(error).__name__})
         finally:
@@ -181,6 +195,7 @@ class Dispatcher:
                 self._beat = time.monotonic()
                 self._outstanding -= 1
                 self._changed.notify_all()
+        return True
 
     def _send(self, order: Order) -> None:
         command = order.claim.command

@@ -97,7 +97,7 @@ def submit(
 def _begin(resources: Resources, batch_id: str, order: Order) -> tuple[int, bool]:
     """Make the batch's row, or find it; tell how many rows were taken, and whether it takes more."""
     with resources.database.write() as connection:
-        _check_environment(resources, connection)
+        resources.check_own_environment(connection)  # what its client would never send is not queued
         insert = postgresql.insert if resources.database.is_postgres else sqlite.insert
         values = {
             "batch_id": batch_id,
@@ -117,13 +117,6 @@ def _begin(resources: Resources, batch_id: str, order: Order) -> tuple[int, bool
             )
             raise errors.InvalidArgument(argument="batch_id", problem=problem)
         return row["total"], row["submitted_at"] is None and row["cancelled_at"] is None
-
-
-def _check_environment(resources: Resources, connection: sa.Connection) -> None:
-    """Refuse what a client of another environment would never send. Raises `EnvironmentMismatch`."""
-    client = resources.clients.default
-    if client is not None and resources.digest_key(connection) is not None:
-        resources.check_environment(connection, environment=client.environment)
 
 
 def _take(

@@ -10,7 +10,7 @@ from lifecycle import errors, telemetry
 
 try:
     from opentelemetry import metrics, trace
-except ModuleNotFoundError as missing:
+except ImportError as missing:  # also where another package of its namespace is installed
     _PROBLEM: Final = "OpenTelemetry is not installed; pip install 'zocdoc-lifecycle[otel]'"
     raise errors.ConfigurationError(problem=_PROBLEM) from missing
 

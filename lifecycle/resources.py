@@ -158,6 +158,15 @@ class Resources:
             _check_environment(self._installation["zocdoc_environment"], environment)
         return bytes.fromhex(self._installation["digest_key"])
 
+    def check_own_environment(self, connection: sa.Connection) -> None:
+        """Refuse the default client for a database of another environment; one that is not used yet takes any.
+
+        Raises `EnvironmentMismatch`.
+        """
+        client = self.clients.default
+        if client is not None and self.digest_key(connection) is not None:
+            self.check_environment(connection, environment=client.environment)
+
 
 def _check_environment(stamped: str, environment: str) -> None:
     if stamped != environment:

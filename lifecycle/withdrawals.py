@@ -31,21 +31,17 @@ def withdraw(resources: Resources, command_id: str, *, actor: str) -> bool:
     return len(ends.rows) == 1
 
 
-def withdraw_batch(resources: Resources, batch_id: str, *, actor: str) -> int:
-    """Take back what of a batch is still queued, and tell how many commands that were.
-
-    Opens a transaction for every few hundred.
-    """
-    withdrawn, after = 0, 0
+def withdraw_batch(resources: Resources, batch_id: str, *, actor: str) -> None:
+    """Take back what of a batch is still queued. Opens a transaction for every few hundred."""
+    after = 0
     while True:
         with resources.database.write() as connection:
             values = {"batch_id": batch_id, "after": after, "most": _MOST}
             rows = connection.execute(_OF_BATCH, values).mappings().all()
             ends = _withdraw(resources, connection, rows, actor=actor, reason_code=BATCH_CANCELLED)
         ends.tell(resources.telemetry)
-        withdrawn += len(ends.rows)
         if len(rows) < _MOST:
-            return withdrawn
+            return
         after = rows[-1]["batch_row"]
 
 

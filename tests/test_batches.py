@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lifecycle import BatchNotFound, EnvironmentMismatch, InvalidArgument, Lifecycle, ZocdocClient
+from lifecycle import BatchNotFound, EnvironmentMismatch, InvalidArgument, Lifecycle, ZocdocClient, audit
+from lifecycle.claiming import take
 from lifecycle.models import CommandState
 from tests import support
 from tests.support import ACTOR, LATER
@@ -169,6 +170,24 @@ def test_cancelling_withdraws_what_is_queued(
     assert more.progress().total == 5
     assert all(support.posts(sandbox, each) == 0 for each in ids)
     assert lifecycle.verify().is_sound
+
+
+def test_cancelling_counts_what_others_withdraw_meanwhile(
+    postgres_url: str, client: ZocdocClient, sandbox: Sandbox
+) -> None:
+    """Whoever was about to send a row finds its batch cancelled and withdraws it: that is told too."""
+    with support.opened(postgres_url, None) as idle, support.opened(postgres_url, client) as other:
+        ids = sorted(many(other, sandbox, 3))
+        batch = idle.submit_many([{"appointment_id": each} for each in ids], actor=ACTOR, command="cancel")
+        with idle.database.write() as connection:
+            audit.lock_all(idle.database, connection, ids[:1])
+            with support.in_background(lambda: batch.cancel(actor=ACTOR)) as told:
+                support.until(lambda: batch.info.cancelled_at is not None)
+                take(other.resources, most=9, clients={client.identity: client})
+                assert batch.progress().withdrawn == 2
+                connection.rollback()
+        assert told == [3]
+    assert sum(support.posts(sandbox, each) for each in ids) == 0
 
 
 def test_what_of_a_cancelled_batch_comes_back_is_not_sent_again(lifecycle: Lifecycle, sandbox: Sandbox) -> None:

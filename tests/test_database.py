@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import time
@@ -281,6 +282,19 @@ def test_the_clock_is_the_databases(database_url: str) -> None:
     made.close()
     assert abs(now - datetime.now(UTC)) < timedelta(seconds=5)
     assert now.utcoffset() == timedelta(0)
+
+
+def test_what_sqlalchemy_logs_is_for_the_host_to_choose(sqlite_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """No statement for a host that wants warnings only, and no row even for one that wants everything."""
+
+    def logged(level: int) -> set[str]:
+        caplog.clear()
+        with caplog.at_level(level, logger="sqlalchemy.engine"), Lifecycle(sqlite_url) as product:
+            caplog.handler.setLevel(logging.NOTSET)  # a host's handler takes whatever a logger lets through
+            assert list(product.appointments()) == []
+        return {record.levelname for record in caplog.records if record.name.startswith("sqlalchemy.engine")}
+
+    assert (logged(logging.WARNING), logged(logging.DEBUG)) == (set(), {"INFO"})
 
 
 def test_the_files_are_only_those_of_sqlite(lifecycle: Lifecycle, sandbox: Sandbox, sqlite_url: str) -> None:

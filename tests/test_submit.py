@@ -37,6 +37,17 @@ if TYPE_CHECKING:
 
 SOON = 20.0
 
+ENDS_AT_ONCE = """
+import time
+lifecycle = Lifecycle(url, zocdoc=client, timing=timing, concurrency=4)
+ids = sys.argv[5:]
+for each in ids:
+    lifecycle.track(each, actor="user:17")
+lifecycle.submit_many([{"appointment_id": each} for each in ids], command="cancel", actor="user:17")
+time.sleep(0.1)
+print("submitted")
+"""
+
 
 @pytest.fixture
 def idle(database_url: str) -> Iterator[Lifecycle]:
@@ -367,6 +378,18 @@ def test_closing_finishes_what_was_taken_and_leaves_the_rest(
     assert all(support.posts(sandbox, each) == 1 for each in ids)
 
 
+def test_the_end_of_the_process_cuts_nothing_off(database_url: str, server: Server, sandbox: Sandbox) -> None:
+    """A program that ends without `close`: what it took is carried out, the rest stays queued."""
+    ids = [sandbox.add(status="pending_booking") for _ in range(40)]
+    support.arm(sandbox, kind="delay", operation="cancel", seconds=0.05, times=len(ids))
+    child = support.program(ENDS_AT_ONCE, database_url, server, *ids)
+    said, _ = child.communicate(timeout=60)
+    assert (said, child.returncode) == ("submitted\n", 0)
+    states = support.states(database_url)
+    assert set(states) == {"applied", "queued"}
+    assert states.count("applied") == sum(support.posts(sandbox, each) for each in ids)
+
+
 def test_several_processes_take_each_command_once(
     database_url: str, client: ZocdocClient, sandbox: Sandbox, idle: Lifecycle
 ) -> None:
@@ -390,9 +413,9 @@ def test_what_is_submitted_alone_goes_before_batches(
     ids = [support.tracked(lifecycle, sandbox) for _ in range(5)]
     idle.submit_many([{"appointment_id": each} for each in ids[:4]], actor=ACTOR, command="cancel")
     alone = idle.submit("confirm", ids[4], actor=ACTOR)
-    taken = take(lifecycle._resources, most=1, clients={"machine": client})
-    assert [order.claim.command.command_id for order in taken.orders] == [alone.id]
-    assert not taken.orders[0].is_background
+    taken = take(lifecycle._resources, most=9, clients={"machine": client})
+    assert taken.orders[0].claim.command.command_id == alone.id
+    assert [order.is_background for order in taken.orders] == [False, True, True, True, True]
 
 
 def test_a_wish_must_be_well_formed(lifecycle: Lifecycle, sandbox: Sandbox) -> None:

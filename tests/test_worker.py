@@ -311,6 +311,14 @@ def test_settings_that_do_not_fit_are_told(sqlite_url: str, server: Server) -> N
     assert_error(invoke("recover", **environ, LIFECYCLE_DISPATCH="celery"), 2, "LIFECYCLE_DISPATCH", "inline")
 
 
+def test_a_database_of_another_environment_is_told(distributed: Lifecycle, sandbox: Sandbox, postgres_url: str) -> None:
+    """It ends at once: a worker that can take nothing would look healthy for ever."""
+    support.tracked(distributed, sandbox)
+    secret = {"LIFECYCLE_ZOCDOC_CLIENT_ID": "id", "LIFECYCLE_ZOCDOC_CLIENT_SECRET": "secret"}
+    found = invoke("worker", LIFECYCLE_DATABASE_URL=postgres_url, LIFECYCLE_ZOCDOC_ENVIRONMENT="production", **secret)
+    assert_error(found, 1, "environment")
+
+
 def test_upgrade_sets_both_up(postgres_url: str) -> None:
     """Ours always, Procrastinate's when it dispatches; the check names what is missing of it."""
     environ = {"LIFECYCLE_DATABASE_URL": postgres_url, "LIFECYCLE_DISPATCH": "procrastinate"}

@@ -106,7 +106,7 @@ def worker(
     from lifecycle.working import worker as working  # noqa: PLC0415 # loads SQLAlchemy
 
     with opening.opened(database_url, dispatch=dispatch) as lifecycle:
-        lifecycle.waiting_deliveries()  # a wrong database is told now
+        working.check(lifecycle)  # a wrong database is told now
         logs.to_stderr(quiet=("procrastinate", "psycopg", "asyncio"))
         with _signalled() as stop:
             all_ended = working.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from datetime import UTC, datetime
@@ -23,7 +24,8 @@ POLL: Final = 1.0
 class InlineEngine:
     """Dispatches in this process, with `concurrency` threads. Starts none before it is needed.
 
-    What is queued when it is closed, or the process ends, stays queued: `ensure`, or another process, goes on.
+    When it is closed, or the process ends, what is being sent is finished. What is queued then stays queued: `ensure`,
+    or another process, goes on.
     """
 
     def __init__(self, resources: Resources, *, concurrency: int) -> None:
@@ -52,7 +54,7 @@ class InlineEngine:
         """Take nothing more, and finish what was taken."""
         with self._lock:
             run, self._run = self._run, None
-        if run is not None and run.process == os.getpid():
+        if run is not None:
             run.stop()
 
 
@@ -65,12 +67,16 @@ class _Run:
         self._dispatcher = Dispatcher(resources, concurrency=concurrency)
         self._job = Job("dispatch", self._work)
         self._job.start()
+        atexit.register(self.stop)
 
     def wake(self) -> None:
         self._dispatcher.wake()
         self._job.wake()
 
     def stop(self) -> None:
+        atexit.unregister(self.stop)
+        if self.process != os.getpid():
+            return
         self._stop.set()
         self._dispatcher.wake()
         self._job.stop()

@@ -77,6 +77,15 @@ def run(
     return all_ended
 
 
+def check(lifecycle: Lifecycle) -> None:
+    """Refuse a database on which a worker would only wait. One read.
+
+    Raises `EnvironmentMismatch`, `SchemaMismatch`, `DatabaseUnavailable`.
+    """
+    with lifecycle.database.read() as connection:
+        lifecycle.resources.check_own_environment(connection)
+
+
 class Worker:
     """The parts of a worker, for a host that runs it beside other things; `run` is the whole story."""
 
