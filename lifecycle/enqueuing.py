@@ -159,8 +159,8 @@ def _queue(
     for given in chunk:
         try:
             wanted.append(_wanted(given, batch_id, order))
-        except _Problem as problem:
-            problems.append(_problem(batch_id, given.row, given.values, order, str(problem)))
+        except _Unusable as unusable:
+            problems.append(_problem(batch_id, given.row, given.values, order, str(unusable)))
     inserted = submissions.insert(resources, connection, wanted) if wanted else set()
     left = [each for each in wanted if each.command_id not in inserted]
     if not left:
@@ -200,17 +200,17 @@ def _refuse(
     return None
 
 
-class _Problem(Exception):
+class _Unusable(Exception):
     """A row cannot become a command; the text is the code."""
 
 
 def _wanted(given: Given, batch_id: str, order: Order) -> Queued:
-    """Make the wish of a row. Raises `_Problem`."""
+    """Make the wish of a row. Raises `_Unusable`."""
     if given.problem is not None:
-        raise _Problem(given.problem)
+        raise _Unusable(given.problem)
     values = {name: value for name, value in given.values.items() if value is not None}
     if not values.keys() <= _COLUMNS:
-        raise _Problem("invalid_column")
+        raise _Unusable("invalid_column")
     try:
         given_until = values.get("expires_at", order.expires_at)
         expires_at = None if given_until is None else wishes.instant_of("expires_at", given_until)
@@ -225,7 +225,7 @@ def _wanted(given: Given, batch_id: str, order: Order) -> Queued:
             reason=values.get("reason"),
         )
     except errors.InvalidArgument as error:
-        raise _Problem(f"invalid_{error.argument}") from None
+        raise _Unusable(f"invalid_{error.argument}") from None
     return submissions.queued(wish, expires_at=expires_at, batch_id=batch_id, batch_row=given.row)
 
 

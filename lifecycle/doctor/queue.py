@@ -61,7 +61,7 @@ def workers(installation: Installation, connection: sa.Connection) -> Check:
     row = connection.execute(_WORKERS, {"silence": SILENCE}).one()
     facts = {
         "dispatch": installation.dispatch,
-        "alive": row.alive,
+        "beating": row.beating,
         "silent": row.silent,
         "last_heartbeat": None if row.last_heartbeat is None else instant(row.last_heartbeat),
     }
@@ -69,14 +69,14 @@ def workers(installation: Installation, connection: sa.Connection) -> Check:
 
 
 def _judged(facts: dict[str, Any], *, needs_one: bool, is_waiting: bool) -> Check:
-    if needs_one and not facts["alive"] and is_waiting:
+    if needs_one and not facts["beating"] and is_waiting:
         problem = "commands are queued and no worker is alive"
         return found("workers", Severity.ERROR, problem, "run `lifecycle worker`", **facts)
     if facts["silent"]:
         problem = f"{facts['silent']} workers have given no sign of life for {SILENCE:.0f} s"
         remedy = "look after those machines; what they had begun is taken up by recovery"
         return found("workers", Severity.WARNING, problem, remedy, **facts)
-    if needs_one and not facts["alive"]:
+    if needs_one and not facts["beating"]:
         return found("workers", Severity.WARNING, "no worker is alive", "run `lifecycle worker`", **facts)
     return well("workers", **facts)
 
@@ -123,7 +123,7 @@ _TAKEN: Final = (  # whether a submitted command was taken from the queue lately
 )
 _VISIBLE: Final = sa.text("SELECT to_regclass(:name)::text")
 _WORKERS: Final = sa.text("""
-    SELECT count(*) FILTER (WHERE last_heartbeat >= clock_timestamp() - make_interval(secs => :silence)) AS alive,
+    SELECT count(*) FILTER (WHERE last_heartbeat >= clock_timestamp() - make_interval(secs => :silence)) AS beating,
       count(*) FILTER (WHERE last_heartbeat < clock_timestamp() - make_interval(secs => :silence)) AS silent,
       max(last_heartbeat) AS last_heartbeat
     FROM procrastinate_workers
