@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from lifecycle import errors
 from lifecycle.dispatching import Dispatcher
@@ -36,34 +37,24 @@ class Sender(Dispatcher):
 
     def __init__(self, resources: Resources) -> None:
         super().__init__(resources, concurrency=1)
-        self._pool = _AtOnce()  # type: ignore[assignment]
         self._defect: Exception | None = None
 
     def look(self, most: int = 1) -> int:
         """Look at the queue once, and carry out what was taken; give how many commands were due."""
         return self._take(most)
 
-    def _guarded(self, work: Callable[[Any], None], what: Any) -> None:
-        super()._guarded(self._judged(work), what)
-        if self._defect is not None:
-            raise self._defect
+    def _hand_out(self, number: int) -> None:
+        for _ in range(number):
+            self._waiting.appendleft(partial(self._judge, self._waiting.popleft()))
+            self._carry_out_next()
+            if self._defect is not None:
+                raise self._defect
 
-    def _judged(self, work: Callable[[Any], None]) -> Callable[[Any], None]:
+    def _judge(self, work: Callable[[], None]) -> None:
         """Keep what a thread of the product would only log, if it is no error of the database or of Zocdoc."""
-
-        def judged(what: Any) -> None:
-            try:
-                work(what)
-            except Exception as error:
-                if not isinstance(error, errors.LifecycleError) or isinstance(error, errors.ConstraintViolated):
-                    self._defect = error
-                raise
-
-        return judged
-
-
-class _AtOnce:
-    """Stands in for a pool of threads."""
-
-    def submit(self, work: Callable[..., object], *arguments: object) -> None:
-        work(*arguments)
+        try:
+            work()
+        except Exception as error:
+            if not isinstance(error, errors.LifecycleError) or isinstance(error, errors.ConstraintViolated):
+                self._defect = error
+            raise
