@@ -12,11 +12,12 @@ import os
 import re
 import sqlite3
 import threading
+import time
 import weakref
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import sqlalchemy as sa
 
@@ -335,8 +336,8 @@ def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -
     # Autocommit mode of the driver: transactions begin where this module says so, never implicitly.
     connection.isolation_level = None
     cursor = connection.cursor()
+    use_wal(cursor, patience=_BUSY_SECONDS)
     for pragma in (
-        "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
         "secure_delete=ON",
@@ -344,6 +345,30 @@ def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+class _Executes(Protocol):
+    """A connection or a cursor of SQLite."""
+
+    def execute(self, statement: str, /) -> object:
+        """Run a statement."""
+
+
+def use_wal(connection: _Executes, *, patience: float) -> None:
+    """Switch an SQLite file to write-ahead logging, trying again for so many seconds.
+
+    While somebody writes to a file that has none yet, SQLite refuses at once, whatever the time-out.
+    """
+    until = time.monotonic() + patience
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _begin(connection: sa.Connection, statement: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import threading
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
@@ -15,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from lifecycle import ConfigurationError, DatabaseUnavailable, Lifecycle, TransitionRefused, database, models
+from lifecycle import ConfigurationError, DatabaseUnavailable, Lifecycle, TransitionRefused, database, models, schema
 from tests import support
 from tests.support import ACTOR
 
@@ -42,6 +43,17 @@ def test_every_sqlite_connection_has_its_pragmas(sqlite_url: str) -> None:
     for connection in connections:
         connection.close()
     made.close()
+
+
+def test_a_new_file_that_another_process_is_making_is_waited_for(tmp_path: Path) -> None:
+    """SQLite refuses to switch its log over at once while somebody writes, whatever the time-out."""
+    other = sqlite3.connect(tmp_path / "new.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    threading.Timer(0.2, other.rollback).start()
+    made = database.Database(f"sqlite:///{tmp_path}/new.db")
+    assert schema.upgrade(made) == models.REVISION
+    made.close()
+    other.close()
 
 
 def test_postgres_connections_do_not_wait_for_ever(postgres_url: str) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self, cast
 
 import pyrate_limiter as pyrate
 
+from lifecycle.database import use_wal
 from lifecycle.zocdoc import timing
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class SQLiteStore:
     def _connect(self) -> Buckets:
         connection = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
         self._connection = connection
-        _use_wal(connection)
+        use_wal(connection, patience=_PATIENCE)
         connection.execute("PRAGMA synchronous=NORMAL")
         exclusive = _Exclusive(connection)
         with exclusive:
@@ -129,23 +130,6 @@ class SQLiteStore:
             pyrate.SQLiteBucket(_rates(self._quota), connection, _SENDS, lock=exclusive),
             pyrate.SQLiteBucket(_no_rates(), connection, _PAUSES, lock=exclusive),
         )
-
-
-def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switch the file to write-ahead logging.
-
-    Processes that do so to a new file at once are refused at once, whatever their time-out, so they try again.
-    """
-    until = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError:
-            if time.monotonic() >= until:
-                raise
-            time.sleep(0.01)
-        else:
-            return
 
 
 class PostgresStore:
