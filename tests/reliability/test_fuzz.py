@@ -10,7 +10,7 @@ from tests.fuzz import pure, signing, sockets, webhooks
 from tests.fuzz.mutations import OTHER, OWN
 from tests.fuzz.reference import is_success
 
-CASES = 100_000
+CASES = 60_000
 OVER_SOCKETS = 300
 SEED = 1
 BODY = b'{"data": {"appointment_id": "%b", "appointment_status": "confirmed"}}' % OWN.encode()
@@ -89,7 +89,7 @@ def test_the_reference_reads_chunks_and_packed_bodies() -> None:
     assert not sockets.may_count(head + packed[:-20], OWN, may_list_errors=False)
 
 
-WEBHOOKS = 100_000
+WEBHOOKS = 60_000
 
 
 def test_mutated_webhook_calls_are_accepted_just_when_they_are_authentic() -> None:
