@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from lifecycle import audit, chart, errors, models, submissions, wishes
+from lifecycle import audit, chart, errors, models, submissions, wishes, wishlists
 from lifecycle.resources import check_appointment_id, check_instant, check_name
 
 if TYPE_CHECKING:
@@ -23,25 +23,13 @@ if TYPE_CHECKING:
 
     from lifecycle.resources import Resources
     from lifecycle.submissions import Queued
+    from lifecycle.wishlists import Row
 
 NOT_TRACKED: Final = "not_tracked"
 KEY_TAKEN: Final = "request_key_taken"
 
 _CHUNK: Final = 1000
 """Rows taken in one transaction: a tenth of a second, so that nobody waits long for what they lock."""
-
-_COLUMNS: Final = frozenset(
-    {"appointment_id", "command", "start_time", "reason_type", "reason", "request_key", "expires_at"}
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
-    """A row of a batch's input: its number, from 1, its values, and a code of what is wrong with it, if anything."""
-
-    row: int
-    values: Mapping[str, Any]
-    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +57,7 @@ class Order:
 def submit(
     resources: Resources,
     order: Order,
-    rows: Iterable[Given],
+    rows: Iterable[Row],
     *,
     announce: Callable[[sa.Connection], None],
     on_progress: Callable[[int], object] | None = None,
@@ -86,7 +74,7 @@ def submit(
     remaining = iter(rows)
     while is_open:
         chunk = list(islice(remaining, _CHUNK))
-        chunk_left = [each for each in chunk if each.row > taken]
+        chunk_left = [each for each in chunk if each.number > taken]
         if chunk_left or not chunk:
             taken, is_open = _take(resources, batch_id, order, chunk_left, announce=announce, is_last=not chunk)
             if on_progress is not None:
@@ -123,7 +111,7 @@ def _take(
     resources: Resources,
     batch_id: str,
     order: Order,
-    chunk: Sequence[Given],
+    chunk: Sequence[Row],
     *,
     announce: Callable[[sa.Connection], None],
     is_last: bool,
@@ -134,9 +122,9 @@ def _take(
         if row["cancelled_at"] is not None or row["submitted_at"] is not None:
             return row["total"], False
         # Another process may be submitting the same batch.
-        new = [each for each in chunk if each.row > row["total"]]
+        new = [each for each in chunk if each.number > row["total"]]
         problems = _queue(resources, connection, batch_id, order, new)
-        total = max((each.row for each in new), default=row["total"])
+        total = max((each.number for each in new), default=row["total"])
         values = {
             "of_batch": batch_id,
             "total": total,
@@ -152,7 +140,7 @@ def _take(
 
 
 def _queue(
-    resources: Resources, connection: sa.Connection, batch_id: str, order: Order, chunk: Sequence[Given]
+    resources: Resources, connection: sa.Connection, batch_id: str, order: Order, chunk: Sequence[Row]
 ) -> list[dict[str, Any]]:
     """Queue the rows of a chunk, and give those that could not become commands."""
     problems, wanted = [], []
@@ -160,7 +148,8 @@ def _queue(
         try:
             wanted.append(_wanted(given, batch_id, order))
         except _Unusable as unusable:
-            problems.append(_problem(batch_id, given.row, given.values, order, str(unusable)))
+            known = {wishlists.ID: given.appointment_id} if given.values is None else given.values
+            problems.append(_problem(batch_id, given.number, known, order, str(unusable)))
     inserted = submissions.insert(resources, connection, wanted) if wanted else set()
     left = [each for each in wanted if each.command_id not in inserted]
     if not left:
@@ -204,29 +193,17 @@ class _Unusable(Exception):
     """A row cannot become a command; the text is the code."""
 
 
-def _wanted(given: Given, batch_id: str, order: Order) -> Queued:
+def _wanted(row: Row, batch_id: str, order: Order) -> Queued:
     """Make the wish of a row. Raises `_Unusable`."""
-    if given.problem is not None:
-        raise _Unusable(given.problem)
-    values = {name: value for name, value in given.values.items() if value is not None}
-    if not values.keys() <= _COLUMNS:
-        raise _Unusable("invalid_column")
+    if row.values is None:
+        raise _Unusable(row.problem or "invalid_row")
     try:
-        given_until = values.get("expires_at", order.expires_at)
-        expires_at = None if given_until is None else wishes.instant_of("expires_at", given_until)
-        wish = wishes.of(
-            values.get("command", order.command),
-            values.get("appointment_id"),
-            actor=order.actor,
-            source=order.source,
-            request_key=values.get("request_key"),
-            start_time=values.get("start_time"),
-            reason_type=values.get("reason_type"),
-            reason=values.get("reason"),
-        )
+        until = row.values.get("expires_at")
+        expires_at = order.expires_at if until is None else wishes.instant_of("expires_at", until)
+        wish = wishlists.wish(row.values, actor=order.actor, source=order.source, command=order.command)
     except errors.InvalidArgument as error:
         raise _Unusable(f"invalid_{error.argument}") from None
-    return submissions.queued(wish, expires_at=expires_at, batch_id=batch_id, batch_row=given.row)
+    return submissions.queued(wish, expires_at=expires_at, batch_id=batch_id, batch_row=row.number)
 
 
 def _problem(batch_id: str, row: int | None, given: Mapping[str, Any], order: Order, code: str) -> dict[str, Any]:

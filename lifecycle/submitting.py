@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from lifecycle import enqueuing, errors, submissions, wishlists
+from lifecycle import enqueuing, errors, submissions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from datetime import datetime
 
     from sqlalchemy import orm
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lifecycle.engines.port import Engine
     from lifecycle.resources import Resources
     from lifecycle.wishes import Wish
+    from lifecycle.wishlists import Row
 
 
 def submit(
@@ -50,7 +51,7 @@ def submit_many(
     resources: Resources,
     engine: Engine,
     order: enqueuing.Order,
-    rows: Iterable[wishlists.Row],
+    rows: Iterable[Row],
     *,
     on_progress: Callable[[int], object] | None,
 ) -> str:
@@ -61,13 +62,7 @@ def submit_many(
         if on_progress is not None:
             on_progress(rows)
 
-    return enqueuing.submit(resources, order, _given(rows), announce=engine.announce, on_progress=told)
-
-
-def _given(rows: Iterable[wishlists.Row]) -> Iterator[enqueuing.Given]:
-    for row in rows:
-        known = {} if row.appointment_id is None else {wishlists.ID: row.appointment_id}
-        yield enqueuing.Given(row=row.number, values=known if row.values is None else row.values, problem=row.problem)
+    return enqueuing.submit(resources, order, rows, announce=engine.announce, on_progress=told)
 
 
 def _tell_after_commit(session: sa.Connection | orm.Session, engine: Engine) -> None:

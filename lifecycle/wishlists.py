@@ -100,8 +100,9 @@ def rows(
 def wish(values: Mapping[str, Any], *, actor: str, source: str, command: str | None = None) -> wishes.Wish:
     """Make a wish of a row's values and check its form. Raises `InvalidArgument` that names the column.
 
-    `command` is for rows that name none.
+    `command` is for rows that name none. A value that is None counts as not given.
     """
+    values = {name: value for name, value in values.items() if value is not None}
     if not values.keys() <= set(COLUMNS):
         raise errors.InvalidArgument(argument="column", problem=f"the columns are {', '.join(COLUMNS)}")
     if "expires_at" in values:

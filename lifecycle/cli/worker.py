@@ -25,15 +25,7 @@ _EVEN: Final = (
 
 
 @click.command()
-@click.option(
-    "--concurrency",
-    type=click.IntRange(1, 128),
-    default=8,
-    show_default=True,
-    show_envvar=True,
-    metavar="N",
-    help="Calls to Zocdoc at the same time.",
-)
+@options.concurrency
 @click.option(
     "--recover-every",
     type=click.FloatRange(min=1),

@@ -16,7 +16,7 @@ import pytest
 
 pytestmark = pytest.mark.timeout(600)
 
-KILLS = 1500
+KILLS = 2000
 STOPS = 20
 COLD = 10
 ROUNDS = 15
