@@ -46,7 +46,7 @@ class Show(Protocol):
 
 def attend(lifecycle: Lifecycle, batch: Batch, *, settle_for: float) -> Progress:
     """Stay until all of the batch has ended, or only what is in doubt has been left for so many seconds."""
-    with interruptible(batch.id), _settling(lifecycle, batch), _shown() as show:
+    with _settling(lifecycle, batch), _shown() as show:
         left_since, why = None, _Why(batch)
         while True:
             progress = _look(batch)

@@ -78,7 +78,8 @@ def batch(
 def _watched(lifecycle: Lifecycle, batch: Batch, settle_for: float) -> int:
     from lifecycle.cli import attending, bulking  # noqa: PLC0415 # loads the library
 
-    return bulking.ended(attending.attend(lifecycle, batch, settle_for=settle_for))
+    with attending.interruptible(batch.id):
+        return bulking.ended(attending.attend(lifecycle, batch, settle_for=settle_for))
 
 
 def _write(batch: Batch, result: Path) -> None:

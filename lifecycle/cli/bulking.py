@@ -69,12 +69,14 @@ def run(command: str, defaults: dict[str, str], asked: Asked) -> int:
         if asked["dry_run"]:
             return _preview(lifecycle, wanted)
         with sources.opened(lifecycle, wanted) as source:
-            batch = _begin(lifecycle, wanted, source)
-            click.echo(batch.id)
-            if asked["wait"]:
-                return _finish(
-                    lifecycle, batch, sources.result_of(wanted, batch.id), source.selection, asked["settle_for"]
-                )
+            _agree(lifecycle, wanted, source)
+            with attending.interruptible(source.batch_id):
+                batch = _submitted(lifecycle, wanted, source)
+                click.echo(batch.id)
+                if asked["wait"]:
+                    return _finish(
+                        lifecycle, batch, sources.result_of(wanted, batch.id), source.selection, asked["settle_for"]
+                    )
     words.say(f"batch {batch.id} is submitted; `lifecycle batch {batch.id} --watch` stays with it")
     return DONE
 
@@ -140,21 +142,25 @@ def _for_people(verdicts: Iterable[Verdict]) -> Iterator[Verdict]:
         words.say(f"the first {_LISTED} of {told} rows that would not pass; --format csv or jsonl has them all")
 
 
-def _begin(lifecycle: Lifecycle, wanted: Wanted, source: Source) -> Batch:
-    """Give the batch, submitted as a whole: a new one, or the one that was begun before."""
+def _agree(lifecycle: Lifecycle, wanted: Wanted, source: Source) -> None:
+    """Say what would happen, or how far it is already, and ask."""
     if source.batch is not None:
         progress = source.batch.progress()
         words.say(f"batch {source.batch_id} was begun before: {attending.told(progress)}")
         if progress.is_finished:
             words.say("It is carried out; --again does the same once more")
-            return source.batch
-        _ask(wanted, "Go on with it?")
+        else:
+            _ask(wanted, "Go on with it?")
     elif source.wishlist is not None:
         would_pass = _tell(lifecycle, wanted, source.wishlist)
         _ask(wanted, f"{wanted.command} {would_pass} appointments at Zocdoc?")
-    if source.wishlist is None:
+
+
+def _submitted(lifecycle: Lifecycle, wanted: Wanted, source: Source) -> Batch:
+    """Give the batch, submitted as a whole: a new one, or the one that was begun before."""
+    if source.wishlist is None or (source.batch is not None and source.batch.progress().is_finished):
         return lifecycle.batch(source.batch_id)
-    with attending.interruptible(source.batch_id), attending.counting(source.wishlist.rows, "submitted") as tell:
+    with attending.counting(source.wishlist.rows, "submitted") as tell:
         return lifecycle.submit_many(
             source.wishlist,
             actor=wanted.asked["actor"],
