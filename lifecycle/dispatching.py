@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from lifecycle.claiming import Order, ToRead
+    from lifecycle.decisions import Order, ToRead
     from lifecycle.resources import Resources
 
 _log = logging.getLogger(__name__)

@@ -65,7 +65,8 @@ def check(database: db.Database) -> list[str]:
             raise errors.SchemaMismatch(found=found, expected=models.REVISION)
         context = alembic.migration.MigrationContext.configure(connection, opts=comparison())
         differences = alembic.autogenerate.compare_metadata(context, models.metadata)
-        return [*(str(difference) for difference in differences), *triggers.changes(connection)]
+        told = (str(difference) for difference in differences)
+        return [*told, *triggers.changes(connection), *triggers.uncounted(connection)]
 
 
 def comparison() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The guards of the audit trail inside the database: what they must be, and what was done to them.
+"""The triggers inside the database: what the guards of the audit trail must be, what was done to them, who counts.
 
 The definitions repeat those of the migrations, which must never change; a test holds them equal.
 """
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
 _TABLE: Final = "lifecycle_audit_events"
+_COUNTED: Final = "lifecycle_commands"
 
 
 def changes(connection: sa.Connection) -> list[str]:
@@ -20,6 +21,13 @@ def changes(connection: sa.Connection) -> list[str]:
     if connection.dialect.name == "postgresql":
         return [*_differences(_POSTGRES, _postgres_triggers(connection)), *_bypasses(connection)]
     return list(_differences(_SQLITE, _sqlite_triggers(connection)))
+
+
+def uncounted(connection: sa.Connection) -> list[str]:
+    """Name the triggers that are missing or disabled of those that count what becomes of the commands of batches."""
+    is_postgres = connection.dialect.name == "postgresql"
+    present = set(connection.exec_driver_sql(_POSTGRES_COUNTING if is_postgres else _SQLITE_COUNTING).scalars())
+    return [f"missing trigger {name}" for name in _COUNTING if name not in present]
 
 
 def _differences(expected: Mapping[str, str], present: Mapping[str, str]) -> Iterator[str]:
@@ -65,6 +73,12 @@ _SQLITE: Final = {
     """,
 }
 _SQLITE_QUERY: Final = f"SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND lower(tbl_name) = '{_TABLE}'"  # noqa: S608 # a constant
+
+_COUNTING: Final = ("lifecycle_batch_counts_insert", "lifecycle_batch_counts_update")
+_SQLITE_COUNTING: Final = f"SELECT name FROM sqlite_master WHERE type = 'trigger' AND lower(tbl_name) = '{_COUNTED}'"  # noqa: S608 # as above
+_POSTGRES_COUNTING: Final = (
+    f"SELECT tgname FROM pg_trigger WHERE tgrelid = '{_COUNTED}'::regclass AND tgenabled IN ('O', 'A')"  # noqa: S608 # as above
+)
 
 # tgtype: 1 for each row, 2 before, 4 insert, 8 delete, 16 update, 32 truncate.
 _POSTGRES: Final = {

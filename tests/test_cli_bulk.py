@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy as sa
 
 import lifecycle
 from lifecycle import Lifecycle, guards, results
@@ -649,6 +650,32 @@ def test_a_database_that_restarts_is_waited_for(
     assert {support.effects(sandbox, each) for each in ids} == {1}
     with result.open(encoding="utf-8", newline="") as file:
         assert [row["state"] for row in csv.DictReader(file)] == ["applied"] * 60
+
+
+def test_a_database_that_restarts_during_the_submission_is_waited_for(
+    postgres_url: str, client: ZocdocClient, server: Server, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """The submission is gone on with when the database is back, and each row is taken once."""
+    ids = sandbox.add_many(5, prefix="visit-", status="confirmed")
+    with support.opened(postgres_url, client) as opened:
+        opened.sync()
+    path = tmp_path / "ids.csv"
+    path.write_text("\n".join(["id", *ids]), encoding="utf-8")
+    arguments = ("bulk", "cancel", "--file", str(path), "--yes", "--result", str(tmp_path / "results.csv"))
+    waiting = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    engine = sa.create_engine(postgres_url)
+    with engine.begin() as holder:
+        holder.exec_driver_sql("LOCK TABLE lifecycle_batches IN EXCLUSIVE MODE")
+        process = bulk.command_line(server, postgres_url, *arguments)
+        for _ in range(2):
+            support.until(lambda: support.query(postgres_url, waiting), seconds=30)
+            support.query(postgres_url, f"SELECT pg_terminate_backend(pid) FROM ({waiting}) AS w")  # noqa: S608
+            support.until(lambda: not support.query(postgres_url, waiting), seconds=30)
+    engine.dispose()
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 0, told
+    assert told.count("Waiting: ") == 1
+    assert [support.effects(sandbox, each) for each in ids] == [1] * 5
 
 
 def _begun(ground: Ground, where: tuple[str, ...], ids: Sequence[str]) -> tuple[str, Path]:

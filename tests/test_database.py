@@ -76,7 +76,7 @@ def test_readers_do_not_wait_for_writers(lifecycle: Lifecycle, sandbox: Sandbox,
         assert len(lifecycle.history(appointment_id)) == 1
         assert lifecycle.explain(appointment_id, "confirm")
         assert len(list(lifecycle.appointments())) == 1
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 5  # a lock is waited for 10 s
         connection.rollback()
     made.close()
 

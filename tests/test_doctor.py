@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
-from lifecycle import Lifecycle, LifecycleError, OutcomeUnknown, Timing, ZocdocClient, points
+from lifecycle import Lifecycle, LifecycleError, OutcomeUnknown, Timing, ZocdocClient, points, schema
 from lifecycle.doctor import diagnosis, queue, storage, work
 from lifecycle.points import Point
 from tests import support
@@ -27,7 +27,18 @@ if TYPE_CHECKING:
     from tests.tampering import Scene
 
 EVERYWHERE = {
-    *("database", "schema", "writable", "guards", "environment", "statuses", "recovery", "attention", "inbox"),
+    *(
+        "database",
+        "schema",
+        "writable",
+        "guards",
+        "counts",
+        "environment",
+        "statuses",
+        "recovery",
+        "attention",
+        "inbox",
+    ),
     *("deliveries", "sync", "credentials", "dispatch"),
 }
 ONLY = {"sqlite": {"pragmas", "wal", "disk"}, "postgresql": {"clock", "workers"}}
@@ -108,7 +119,8 @@ def test_a_database_without_our_tables(tmp_path: Path, postgres_server: sa.URL, 
         assert told["schema"].remedy == "run `lifecycle db upgrade`"
         assert told["schema"].facts["found"] is None
         assert {name for name, check in told.items() if check.ok is None} == {
-            *("guards", "environment", "statuses", "recovery", "attention", "inbox", "deliveries", "sync", "dispatch"),
+            *("guards", "counts", "environment", "statuses", "recovery", "attention", "inbox", "deliveries", "sync"),
+            "dispatch",
             *(("workers",) if "postgres" in str(url) else ()),
         }
         assert not found.is_well
@@ -139,6 +151,22 @@ def test_a_missing_guard_of_the_trail(scene: Scene) -> None:
     assert verdict(found) == (False, "error")
     assert found.facts["differences"] == ("missing trigger lifecycle_audit_gapless",)
     assert "lifecycle verify" in (found.remedy or "")
+
+
+def test_a_missing_trigger_of_the_counts(scene: Scene) -> None:
+    """It is named; one that is merely disabled counts nothing either."""
+    is_postgres = scene.url.startswith("postgresql")
+    support.query(scene.url, f"DROP TRIGGER lifecycle_batch_counts_insert{' ON lifecycle_commands' * is_postgres}")
+    missing = ["missing trigger lifecycle_batch_counts_insert"]
+    if is_postgres:
+        support.query(scene.url, "ALTER TABLE lifecycle_commands DISABLE TRIGGER lifecycle_batch_counts_update")
+        missing.append("missing trigger lifecycle_batch_counts_update")
+    with Lifecycle(scene.url) as lifecycle:
+        found = look(lifecycle, "counts")
+        assert schema.check(lifecycle.database) == missing
+    assert verdict(found) == (False, "error")
+    assert found.facts["missing"] == tuple(missing)
+    assert "migrations" in (found.remedy or "")
 
 
 def test_a_database_that_takes_no_writes(sqlite_url: str, postgres_url: str) -> None:

@@ -131,6 +131,28 @@ def test_a_worker_that_got_nowhere_hangs(lifecycle: Lifecycle) -> None:
     assert (worker.health().is_alive, worker.health().is_ready) == (False, False)
 
 
+def test_a_worker_that_cannot_claim_is_not_ready(lifecycle: Lifecycle, sandbox: Sandbox, database_url: str) -> None:
+    """The database answers, but every look at the queue fails: somebody should hear of it. It recovers by itself."""
+    worker = Worker(lifecycle, (), concurrency=1)
+    lifecycle._engine = Deaf()
+    handle = lifecycle.submit("confirm", support.tracked(lifecycle, sandbox), actor=ACTOR)
+    support.query(database_url, "ALTER TABLE lifecycle_audit_events RENAME TO elsewhere")
+    worker.start()
+    try:
+        support.until(lambda: worker._watch.is_reachable)
+        for _ in range(2):
+            worker._draining.through()
+        assert worker.health().is_alive
+        support.until(lambda: not worker.health().is_ready)
+        support.query(database_url, "ALTER TABLE elsewhere RENAME TO lifecycle_audit_events")
+        worker._draining.through()
+        support.until(lambda: worker.health().is_ready)
+        assert handle.wait(10)
+    finally:
+        assert worker.stop(10)
+    assert handle.state == "applied"
+
+
 def test_errands_are_what_was_chosen(lifecycle: Lifecycle) -> None:
     """Recovery always, the others when they are asked for; only the long one is kept from being done twice."""
     always = errands.chosen(lifecycle, recover_every=10)

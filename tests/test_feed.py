@@ -277,9 +277,12 @@ def test_a_gap_that_nobody_can_fill_is_passed(
     add(postgres_url, first, 1)
     with engine.begin() as unrelated:
         unrelated.exec_driver_sql("UPDATE lifecycle_installation SET zocdoc_environment = zocdoc_environment")
-        begun = time.monotonic()
-        assert seqs(lifecycle.events()) == [1, 2, 6]
-        assert time.monotonic() - begun < 0.9
+        took = []
+        for _ in range(3):
+            begun = time.monotonic()
+            assert seqs(lifecycle.events()) == [1, 2, 6]
+            took.append(time.monotonic() - begun)
+        assert min(took) < 0.9  # else it is waited for, each time
     engine.dispose()
 
 

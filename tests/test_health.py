@@ -77,8 +77,8 @@ def test_anything_else_is_not_there(port: int, capsys: pytest.CaptureFixture[str
 
 
 def test_answers_come_at_once(port: int) -> None:
-    """A hundred probes, one after another, are done in a second."""
+    """A hundred probes, one after another, are done in seconds: 100 delayed acknowledgements would take four."""
     begun = time.monotonic()
     for _ in range(100):
         ask(port, "/livez")
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 3

@@ -66,7 +66,7 @@ def test_the_inbox_waits_for_what_is_another_processs(
         job = jobs.inbox(without_client, track_unknown=False)
         begun = time.monotonic()
         assert job._work() == jobs.POLL
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - begun < 5
     assert lifecycle.waiting_deliveries() == 1
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lifecycle import Lifecycle, Timing, ZocdocClient, claiming, sending
+from lifecycle import Lifecycle, Timing, ZocdocClient, claiming, decisions, sending
 from tests import support
 from tests.support import ACTOR
 
@@ -30,7 +30,7 @@ class Story:
     client: ZocdocClient
     appointment_id: str
     command_id: str
-    first: claiming.Order
+    first: decisions.Order
 
     @property
     def events(self) -> list[str]:
@@ -38,12 +38,12 @@ class Story:
         return [each.event for each in self.product.history(self.appointment_id)]
 
 
-def claim(product: Lifecycle, command_id: str, client: ZocdocClient | None) -> claiming.Taken:
+def claim(product: Lifecycle, command_id: str, client: ZocdocClient | None) -> decisions.Taken:
     """Take the command from the queue, due or not."""
     return claiming.take(product._resources, most=1, clients={"machine": client}, command_id=command_id)
 
 
-def perform(product: Lifecycle, order: claiming.Order) -> None:
+def perform(product: Lifecycle, order: decisions.Order) -> None:
     """Send what was claimed, as a worker does."""
     _, settled = sending.perform(product._resources, order.claim, source=order.source)
     if settled is None:

@@ -327,7 +327,7 @@ def test_a_server_that_takes_the_request_and_hangs_is_unknown(
     appointment_id = support.tracked(lifecycle, sandbox)
     with (
         ScriptedServer(hang) as silent,
-        ZocdocClient(base_url=silent.url, access_token="t", deadline=0.3) as client,
+        ZocdocClient(base_url=silent.url, access_token="t", deadline=1.0) as client,
         support.opened(database_url, client) as product,
         pytest.raises(OutcomeUnknown) as caught,
     ):
@@ -492,10 +492,10 @@ def test_a_claim_that_is_too_old_is_not_sent(
     """Who comes too late for the send window does not send, and says so; nothing is in doubt."""
     appointment_id = support.tracked(lifecycle, sandbox)
     sandbox.revoke_tokens()
-    slow = Timing(send_window=0.1, settle=0.05, spacing=(0.05, 0.05))
+    slow = Timing(send_window=0.5, settle=0.05, spacing=(0.05, 0.05))
     with support.opened(database_url, client, slow) as product:
         # The refused token is fetched anew, which takes longer than the claim may age.
-        support.arm(sandbox, kind="delay", operation="token", seconds=0.3)
+        support.arm(sandbox, kind="delay", operation="token", seconds=0.8)
         with pytest.raises(NotSent) as caught:
             product.confirm(appointment_id, actor=ACTOR)
     assert caught.value.reason_code == "claim_expired"
@@ -508,7 +508,7 @@ def test_the_intent_is_committed_before_anything_is_sent(
 ) -> None:
     """While the call is in the air the command row and its audit event are there for everybody to read."""
     appointment_id = support.tracked(lifecycle, sandbox)
-    support.arm(sandbox, kind="delay", operation="confirm", seconds=0.4)
+    support.arm(sandbox, kind="delay", operation="confirm", seconds=1.5)
     with support.in_background(lambda: lifecycle.confirm(appointment_id, actor=ACTOR)) as results:
         support.until(lambda: sandbox.faults.pending == 0)
         assert support.states(database_url) == ["sending"]

@@ -147,7 +147,7 @@ def test_nothing_is_read_before_the_settle_time(
     assert recovery.next_at is not None
     assert 50 < (recovery.next_at - datetime.now(UTC)).total_seconds() <= 60
     assert support.gets(sandbox, appointment_id) == before
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 9
 
 
 def test_a_late_commit_is_seen_by_a_later_read(lifecycle: Lifecycle, sandbox: Sandbox, database_url: str) -> None:

@@ -485,12 +485,12 @@ def test_a_share_of_events_is_lost(sandbox: Sandbox, receiver: Receiver) -> None
 
 def test_events_can_be_late(sandbox: Sandbox, receiver: Receiver) -> None:
     """`delay` seconds pass before the first call."""
-    sandbox.webhooks.configure(delay=0.1)
+    sandbox.webhooks.configure(delay=1.0)
     begun = time.monotonic()
     sandbox.change(GUIDE, status="confirmed")
-    assert time.monotonic() - begun < 0.1
+    assert time.monotonic() - begun < 0.9
     settle(sandbox)
-    assert time.monotonic() - begun >= 0.1
+    assert time.monotonic() - begun >= 1.0
     assert len(receiver.calls) == 1
 
 

@@ -230,7 +230,7 @@ def test_a_second_signal_ends_it_at_once(sandbox: Sandbox, server: Server, sqlit
                 time.sleep(0.3)
             begun = time.monotonic()
             assert worker.wait(10) == 130
-            assert time.monotonic() - begun < 1
+            assert time.monotonic() - begun < 5
         assert states_of(batch) == {"sending": 1}
 
 

@@ -285,7 +285,7 @@ def test_the_deadline_holds_over_tls(certificate: Certificate, first: bytes, the
     with Server(step, context=context) as server, client_of(server, ca_bundle=bundle, deadline=0.6) as client:
         started = time.monotonic()
         outcome = client.confirm(ID)
-        assert 0.4 < time.monotonic() - started < 1.5
+        assert 0.4 < time.monotonic() - started < 4
     assert isinstance(outcome, Unknown)
     assert outcome.reason_code == Reason.TIMED_OUT
 

@@ -8,7 +8,7 @@ import threading
 import time
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from lifecycle import errors
 from lifecycle.cli import words
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import rich.progress
 
     from lifecycle import Batch, Lifecycle, Progress
+
+_T = TypeVar("_T")
 
 _LOOK: Final = 0.25
 """Seconds between looks at the batch: often enough for the eye, and one small query."""
@@ -49,7 +51,7 @@ def attend(lifecycle: Lifecycle, batch: Batch, *, settle_for: float) -> Progress
     with _settling(lifecycle, batch), _shown() as show:
         left_since, why = None, _Why(batch)
         while True:
-            progress = _look(batch)
+            progress = patiently(batch.progress)
             show(progress)
             why.tell(progress)
             if progress.is_finished:
@@ -131,12 +133,12 @@ class _Why:
         return "nobody takes what is queued; is a worker running, with the credential of this environment?"
 
 
-def _look(batch: Batch) -> Progress:
-    """Read how far it is; a database that restarts is waited for, because the batch is in it and loses nothing."""
+def patiently(act: Callable[[], _T]) -> _T:
+    """Do what may be done again; a database that restarts is waited for: the batch is in it and loses nothing."""
     is_told = False
     while True:
         try:
-            return batch.progress()
+            return act()
         except errors.DatabaseUnavailable as error:
             if not is_told:
                 words.say(f"Waiting: {error}")

@@ -6,6 +6,7 @@ import os
 import sys
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypedDict
 
@@ -161,7 +162,8 @@ def _submitted(lifecycle: Lifecycle, wanted: Wanted, source: Source) -> Batch:
     if source.wishlist is None or (source.batch is not None and source.batch.progress().is_finished):
         return lifecycle.batch(source.batch_id)
     with attending.counting(source.wishlist.rows, "submitted") as tell:
-        return lifecycle.submit_many(
+        submit = partial(
+            lifecycle.submit_many,
             source.wishlist,
             actor=wanted.asked["actor"],
             command=wanted.command,
@@ -170,6 +172,7 @@ def _submitted(lifecycle: Lifecycle, wanted: Wanted, source: Source) -> Batch:
             expires_at=_expiry(wanted.asked),
             on_progress=tell,
         )
+        return attending.patiently(submit)
 
 
 def _tell(lifecycle: Lifecycle, wanted: Wanted, wishlist: Wishlist) -> int:

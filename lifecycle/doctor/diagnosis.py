@@ -111,6 +111,7 @@ _STEPS: Final = (
     _Step("disk", storage.disk, "sqlite"),
     _Step("clock", storage.clock, "postgresql"),
     _Step("guards", storage.guards, of_ours=True),
+    _Step("counts", storage.counts, of_ours=True),
     _Step("environment", access.environment, of_ours=True),
     _Step("statuses", work.statuses, of_ours=True),
     _Step("recovery", work.recovery, of_ours=True),

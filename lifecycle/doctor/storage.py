@@ -75,6 +75,16 @@ def guards(_installation: Installation, connection: sa.Connection) -> Check:
     return found("guards", Severity.ERROR, problem, remedy, differences=differences)
 
 
+def counts(_installation: Installation, connection: sa.Connection) -> Check:
+    """Look for the triggers that count what becomes of the commands of batches."""
+    missing = tuple(triggers.uncounted(connection))
+    if not missing:
+        return well("counts")
+    problem = f"what becomes of batches is not counted: {', '.join(missing)}"
+    remedy = "put the triggers of the migrations back; the progress of batches that moved meanwhile stays wrong"
+    return found("counts", Severity.ERROR, problem, remedy, missing=missing)
+
+
 def writable(installation: Installation, _connection: sa.Connection) -> Check:
     """Begin a writing transaction, and roll it back."""
     try:

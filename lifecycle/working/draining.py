@@ -22,6 +22,9 @@ POLL: Final = 2.0
 _LONGEST_PAUSE: Final = 15.0
 _SHORTEST_PAUSE: Final = 0.05
 
+_FAILING: Final = 3
+"""Failures in a row that are no accident."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -46,6 +49,11 @@ class Draining:
     def beat(self) -> float:
         """When it last finished a look, or failed to: a moment of `time.monotonic`."""
         return self._beat
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether its last looks have all failed: what is queued does not get anywhere."""
+        return self._failures >= _FAILING
 
     def start(self) -> None:
         """Begin, at once."""

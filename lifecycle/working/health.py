@@ -22,7 +22,8 @@ class Health:
     """How a worker is. Seconds are ages.
 
     `is_alive`: it got somewhere lately; a worker that hangs, on a half-open connection for instance, did not.
-    `is_ready`: the database answers too. `engine` is `inline`, or whether Procrastinate is `up` or `down`.
+    `is_ready`: the database answers too, and its looks at the queue do not fail one after another.
+    `engine` is `inline`, or whether Procrastinate is `up` or `down`.
     `oldest_due_seconds`: how long the oldest command that is due has waited; None: none is, or nobody knows.
     """
 

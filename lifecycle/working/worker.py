@@ -140,7 +140,7 @@ class Worker:
         is_alive = beat < self._longest_silence
         return Health(
             is_alive=is_alive,
-            is_ready=is_alive and self._watch.is_reachable,
+            is_ready=is_alive and self._watch.is_reachable and not self._draining.is_failing,
             engine=self._engine,
             beat_seconds=round(beat, 1),
             in_flight=self._dispatcher.in_flight,

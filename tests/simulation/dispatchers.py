@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from lifecycle import Lifecycle
-    from lifecycle.claiming import Order
+    from lifecycle.decisions import Order
     from lifecycle.resources import Resources
     from tests.simulation.callers import Task
     from tests.simulation.world import World

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from lifecycle import attempts, claiming, endings, guards, models, points, resources, sending, withdrawals, zocdoc
+from lifecycle import (
+    attempts,
+    claiming,
+    decisions,
+    endings,
+    guards,
+    models,
+    points,
+    resources,
+    sending,
+    withdrawals,
+    zocdoc,
+)
 from tests.simulation import faults
 from tests.simulation.planting import Patch, Plant
 
@@ -36,7 +48,7 @@ def _claimed_unlocked() -> list[Patch]:
     take, scan = claiming.take, claiming._scan
     found: list[Any] = []
 
-    def early(place: Any, *, most: int, clients: Any, command_id: str | None = None) -> claiming.Taken:
+    def early(place: Any, *, most: int, clients: Any, command_id: str | None = None) -> decisions.Taken:
         with place.database.read() as connection:
             found[:] = scan(place, connection, most, list(clients), command_id)
         seen = list(found)
@@ -70,18 +82,18 @@ def _judged(change: Callable[[Mapping[Any, Any]], dict[str, Any]]) -> Callable[[
     """Change what is known of a command when it is decided about."""
 
     def patches() -> list[Patch]:
-        original = claiming._Decisions.judge
+        original = decisions.Decisions.judge
 
         def judge(self: Any, row: Mapping[Any, Any], locked: Any) -> None:
             original(self, {**row, **change(row)}, locked)
 
-        return [(claiming._Decisions, "judge", judge)]
+        return [(decisions.Decisions, "judge", judge)]
 
     return patches
 
 
 def _unguarded() -> list[Patch]:
-    return [(claiming, "guards", SimpleNamespace(decide=lambda _situation: guards.Decision((), ())))]
+    return [(decisions, "guards", SimpleNamespace(decide=lambda _situation: guards.Decision((), ())))]
 
 
 def _endings_silent() -> list[Patch]:
@@ -128,7 +140,7 @@ PLANTS = (
     Plant(
         "no_read_before_dispatch",
         "a command is dispatched in doubt without a read",
-        lambda: [(claiming._Decisions, "_read_first", claiming._Decisions._decide)],
+        lambda: [(decisions.Decisions, "_read_first", decisions.Decisions._decide)],
     ),
     Plant(
         "batch_rejected_by_401",
