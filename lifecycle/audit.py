@@ -119,6 +119,13 @@ def lock(database: Database, connection: sa.Connection, appointment_id: str) -> 
     return _locked(row, head, head["now"])
 
 
+def try_lock(database: Database, connection: sa.Connection, appointment_id: str) -> bool:
+    """Lock an appointment until the transaction ends, unless somebody else holds it: then False, and nobody waits."""
+    if not database.is_postgres:
+        return True  # the writing transaction itself is the lock
+    return connection.execute(_ROW_IF_FREE, {"id": appointment_id}).first() is not None
+
+
 def peek(database: Database, connection: sa.Connection, appointment_id: str) -> Locked | None:
     """Read what `lock` reads, without taking the lock (on SQLite the writing transaction itself is the lock)."""
     row = connection.execute(_ROW_AND_HEAD, {"id": appointment_id}).mappings().one_or_none()
@@ -383,8 +390,10 @@ _THOSE: Final = sa.select(_appointments.c.appointment_id).where(
     _appointments.c.appointment_id.in_(sa.bindparam("ids", expanding=True))
 )
 _THIS: Final = _appointments.c.appointment_id == sa.bindparam("id")
+_THAT: Final = sa.select(_appointments.c.appointment_id).where(_THIS)
 _ROW_AND_HEAD: Final = sa.select(_appointments, *_HEAD_COLUMNS).select_from(_WITH_HEAD).where(_THIS)
 _ROW_FOR_UPDATE: Final = sa.select(_appointments).where(_THIS).with_for_update(key_share=True)
+_ROW_IF_FREE: Final = _THAT.with_for_update(key_share=True, skip_locked=True)
 _ROWS_FOR_UPDATE: Final = _THOSE.order_by(_appointments.c.appointment_id).with_for_update(key_share=True)
 _ROWS_AND_HEADS: Final = (
     sa.select(_appointments, *_HEAD_COLUMNS)

@@ -88,11 +88,19 @@ class Recovery:
 
 
 def _expire_leases(resources: Resources) -> None:
-    """Take commands over whose sender is gone: killed, or stopped for longer than its lease."""
+    """Take commands over whose sender is gone: killed, or stopped for longer than its lease.
+
+    A sender may have been stopped while it held the lock of one: the others must not wait for that.
+    """
     for row in _select(resources, _EXPIRED):
         command = Pending.of(row)
-        with _settling(resources, command) as (connection, locked):
+        with resources.database.write() as connection:
+            if not audit.try_lock(resources.database, connection, command.appointment_id):
+                continue
+            locked = audit.hold(resources.database, connection, command.appointment_id)
+            reach(Point.SETTLEMENT_OPEN)
             doubt.lose(connection, locked, command, reason_code=LEASE_EXPIRED, source=SOURCE)
+        reach(Point.SETTLEMENT_COMMITTED)
 
 
 def _look(resources: Resources, row: Mapping[Any, Any]) -> Recovered | None:
@@ -132,9 +140,14 @@ def _conclude(
 
 
 def _claim(resources: Resources, row: Mapping[Any, Any], client: zocdoc.ZocdocClient | None) -> bool:
-    """Take a due read for this process, so that reads stay spaced however many processes recover."""
+    """Take a due read for this process, so that reads stay spaced however many processes recover.
+
+    What somebody else holds is left for later: what is read now could not be recorded.
+    """
     deadline = 0.0 if client is None else client.deadline
     with resources.database.write() as connection:
+        if not audit.try_lock(resources.database, connection, row["appointment_id"]):
+            return False
         resources.check_environment(connection, environment=None if client is None else client.environment)
         now = resources.database.now(connection)
         lease = now + timedelta(seconds=deadline + resources.timing.lease_margin)

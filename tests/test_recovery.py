@@ -430,6 +430,33 @@ def crowd(database_url: str, client: ZocdocClient) -> Iterator[list[Lifecycle]]:
         each.close()
 
 
+def test_an_appointment_that_somebody_holds_is_passed_over(
+    postgres_url: str, client: ZocdocClient, sandbox: Sandbox
+) -> None:
+    """A process that was stopped with a lock in its hands does not keep recovery from the other appointments."""
+    hold = sa.text("SELECT FROM lifecycle_appointments WHERE appointment_id = :id FOR NO KEY UPDATE")
+    expire = (
+        "UPDATE lifecycle_commands SET state = 'sending', run_at = now(), lease_until = now() WHERE ended_at IS NULL"
+    )
+    engine = sa.create_engine(postgres_url)
+    with support.opened(postgres_url, client) as product:
+        held, *free = (support.tracked(product, sandbox) for _ in range(3))
+        for each, state in zip(free, ("uncertain", "sending"), strict=True):
+            for doubted in (held, each) if state == "uncertain" else (each,):
+                doubtful(product, sandbox, "confirm", doubted, when="after")
+            if state == "sending":
+                support.query(postgres_url, expire)
+            with engine.begin() as holder:
+                holder.execute(hold, {"id": held})
+                before = support.gets(sandbox, held)
+                recovery = product.recover(wait=1.0)
+                assert support.gets(sandbox, held) == before
+            assert (support.states(postgres_url, held), recovery.waiting) == ([state], 1)
+            assert support.states(postgres_url, each) == ["applied"]
+        assert ends(product.recover(wait=WAIT)) == [("applied", "recovered")]
+    engine.dispose()
+
+
 def test_many_may_recover_at_once(
     lifecycle: Lifecycle, crowd: list[Lifecycle], sandbox: Sandbox, database_url: str
 ) -> None:
