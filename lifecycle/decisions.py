@@ -57,6 +57,7 @@ class ToRead:
     actor: str
     source: str
     client: zocdoc.ZocdocClient
+    is_background: bool
 
 
 @dataclass(slots=True)
@@ -136,7 +137,14 @@ class Decisions:
                 }
             )
             self.taken.to_read.append(
-                ToRead(row["command_id"], row["appointment_id"], row["actor"], row["source"], client)
+                ToRead(
+                    row["command_id"],
+                    row["appointment_id"],
+                    row["actor"],
+                    row["source"],
+                    client,
+                    is_background=row["batch_id"] is not None,
+                )
             )
 
     def _decide(self, row: Mapping[Any, Any], locked: audit.Locked) -> None:

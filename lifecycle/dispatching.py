@@ -215,9 +215,10 @@ class Dispatcher:
     def _read_and_send(self, given: ToRead) -> None:
         """Read the appointment of an earlier command that needs attention, then take this one."""
         try:
-            observations.follow(
-                self._resources, given.client, given.appointment_id, actor=given.actor, source=given.source
-            )
+            with zocdoc.background(when=given.is_background):
+                observations.follow(
+                    self._resources, given.client, given.appointment_id, actor=given.actor, source=given.source
+                )
         except (errors.ReadFailed, errors.AppointmentNotFound) as error:
             _log.warning("read_before_dispatch_failed", extra={"error": type(error).__name__})
             return

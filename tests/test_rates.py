@@ -515,21 +515,26 @@ class Witness:
 
 
 def test_what_nobody_waits_for_is_background(sqlite_url: str, server: Server, sandbox: Sandbox) -> None:
-    """Recovery, sync and rows of a batch step back; calls and single submissions do not."""
+    """Recovery, sync and rows of a batch, with what is read before them, step back; calls and single ones do not."""
     pace = Witness()
     with support.client_of(server, pace=pace) as client, support.opened(sqlite_url, client) as lifecycle:
-        ids = [support.tracked(lifecycle, sandbox) for _ in range(2)]
+        ids = [support.tracked(lifecycle, sandbox) for _ in range(3)]
         lifecycle.confirm(ids[0], actor=support.ACTOR)
         lifecycle.submit("cancel", ids[0], actor=support.ACTOR).wait(10.0)
-        assert pace.seen == [False] * 4
+        assert pace.seen == [False] * 5
+        in_doubt = "UPDATE lifecycle_appointments SET in_doubt = :yes WHERE appointment_id = :id"
+        support.query(sqlite_url, in_doubt, yes=True, id=ids[2])
+        lifecycle.submit_many([{"appointment_id": ids[2]}], command="cancel", actor=support.ACTOR).wait(10.0)
+        assert support.states(sqlite_url, ids[2]) == ["applied"]
+        assert pace.seen[5:] == [True, True]
         lifecycle.sync()
         support.lose_answer(sandbox, "confirm")
         lifecycle.submit_many([{"appointment_id": ids[1]}], command="confirm", actor=support.ACTOR)
         support.until(lambda: support.states(sqlite_url, ids[1]) == ["uncertain"])
         time.sleep(0.1)
         lifecycle.recover(wait=2.0)
-        assert set(pace.seen[4:]) == {True}
-        assert len(pace.seen) > 7
+        assert set(pace.seen[5:]) == {True}
+        assert len(pace.seen) > 10
 
 
 def test_the_command_line_shares_the_rate(server: Server, sandbox: Sandbox, sqlite_url: str) -> None:
