@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from lifecycle.points import Point
     from lifecycle.sandbox import Fault
 
-TIMING: Final = Timing(failed_reads=3, record_again=(0.0, 0.0))
-"""The product's own intervals, since time is skipped; fewer failed reads, and no real pauses in one process."""
+TIMING: Final = Timing(failed_reads=3, record_again=(0.0, 0.0), resends=4)
+"""The product's own intervals, since time is skipped; fewer failed reads and resends, and no real pauses."""
 
 PATIENCE: Final = 0.12
 """Seconds that the hasty client gives to an answer; faults of slowness take longer."""

@@ -115,10 +115,13 @@ def _truth(case: Case, where: str, command: Row, ending: Row) -> Iterator[str]:
 def _effect_of_none(case: Case, where: str, command: Row, effect: Request) -> Iterator[str]:
     """I2: what is called rejected or not sent had no effect, unless it came too late for anybody to see."""
     ended, appointment_id = clock.seconds(command["ended_at"]), command["appointment_id"]
-    looks = [read.at for read in case.recovering_reads(appointment_id, 0.0, ended)]
+    accepted = [each["at"] for each in case.of_command[command["command_id"]] if each["event"] in documents.ACCEPTED]
+    # What is read about a further attempt does not judge this one any more.
+    judged = min((at for at in accepted if at > effect.at), default=ended)
+    looks = [read.at for read in case.recovering_reads(appointment_id, 0.0, judged)]
     if case.is_undone(effect):
         case.verdict.undone += 1
-    elif effect.fault == "late_zombie" and (effect.processed_at or 0.0) > (looks or [ended])[-1] - REPLICA_LAG:
+    elif effect.fault == "late_zombie" and (effect.processed_at or 0.0) > (looks or [judged])[-1] - REPLICA_LAG:
         yield from _zombie(case, where, effect)
     else:
         yield f"{where}: I2: it is {command['state']}, but request {effect.number} had an effect"
