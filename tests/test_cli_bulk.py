@@ -611,6 +611,27 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert [support.effects(ground.sandbox, each) for each in ids[:4]] == [1, 1, 1, 1]
 
 
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_run_that_nobody_listens_to_goes_on(ground: Ground, ids: list[str], server: Server, stream: str) -> None:
+    """As of `lifecycle bulk ... | true`: all of it is carried out, the results are written, the exit code is true."""
+    path = ground.file(*ids)
+    unread, ours = os.pipe()
+    os.close(unread)
+    process = subprocess.Popen(  # noqa: S603 # our own program
+        [
+            *(sys.executable, "-c", bulk.QUICK + bulk.RUN, "bulk", "cancel"),
+            *("--file", path, "--yes", "--result", str(ground.result)),
+        ],
+        stdin=subprocess.DEVNULL,
+        env=support.environment(**ground.environ, LIFECYCLE_ZOCDOC_AUDIENCE=server.audience),
+        stdout=ours if stream == "stdout" else subprocess.DEVNULL,
+        stderr=ours if stream == "stderr" else subprocess.DEVNULL,
+    )
+    os.close(ours)
+    assert process.wait(timeout=60) == 9
+    assert ground.rows("state") == [*[("applied",)] * 4, ("refused",)]
+
+
 def test_a_terminal_is_asked_and_shown_a_bar(ground: Ground, ids: list[str], server: Server) -> None:
     """No: nothing happens. Yes: it is carried out, and how far it is can be seen."""
     path = ground.file(*ids[:4])

@@ -73,7 +73,8 @@ def run(command: str, defaults: dict[str, str], asked: Asked) -> int:
             _agree(lifecycle, wanted, source)
             with attending.interruptible(source.batch_id):
                 batch = _submitted(lifecycle, wanted, source)
-                click.echo(batch.id)
+                with output.unread():
+                    click.echo(batch.id)
                 if asked["wait"]:
                     return _finish(
                         lifecycle, batch, sources.result_of(wanted, batch.id), source.selection, asked["settle_for"]
