@@ -292,6 +292,28 @@ def test_the_same_command_again_sends_nothing(ground: Ground, ids: list[str]) ->
     assert ground.posts() == posts
 
 
+def test_what_again_began_is_gone_on_with_without_it(ground: Ground, ids: list[str], server: Server) -> None:
+    """With it, moves that were made would be made a third time; an interrupted run says so."""
+    path = ground.file(*(f"{each},{support.LATER}" for each in ids[:4]), head="id,start_time")
+    assert ground.bulk("reschedule", "--file", path).exit_code == 0
+    for each in ids[:4]:
+        support.arm(ground.sandbox, kind="delay", seconds=0.4, operation="reschedule", appointment_id=each)
+    process = bulk.command_line(
+        server,
+        ground.environ["LIFECYCLE_DATABASE_URL"],
+        *("bulk", "reschedule", "--file", path, "--yes", "--again", "--result", str(ground.result)),
+    )
+    support.until(lambda: ground.sandbox.faults.pending < 4 or process.poll() is not None, seconds=30)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=30)
+    assert "is not withdrawn: the same command without --again, or" in told
+    done = ground.bulk("reschedule", "--file", path)
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.strip() == ground.batches()[0]["batch_id"]
+    assert len(ground.batches()) == 2
+    assert [support.effects(ground.sandbox, each) for each in ids[:4]] == [2, 2, 2, 2]
+
+
 def test_another_reason_is_another_batch(ground: Ground, ids: list[str], database_url: str) -> None:
     """The words are part of what is wanted; the batch's id does not give them away without the database's key."""
     path = ground.file(ids[0])

@@ -71,7 +71,7 @@ def run(command: str, defaults: dict[str, str], asked: Asked) -> int:
             return _preview(lifecycle, wanted)
         with sources.opened(lifecycle, wanted) as source:
             _agree(lifecycle, wanted, source)
-            with attending.interruptible(source.batch_id):
+            with attending.interruptible(source.batch_id, began_again=asked["again"]):
                 batch = _submitted(lifecycle, wanted, source)
                 with output.unread():
                     click.echo(batch.id)

@@ -98,15 +98,18 @@ def _chosen(lifecycle: Lifecycle, wanted: Wanted) -> Source:
 
 
 def _batch(lifecycle: Lifecycle, parts: list[str], *, is_over: Callable[[Batch], bool]) -> tuple[str, Batch | None]:
-    """Find the batch of this wish that is not over, or the id of a new one."""
+    """Find the newest batch of this wish if it is not over, or the id of a new one.
+
+    The newest, so that what --again began is gone on with by the command without it.
+    """
+    newest: tuple[str, Batch] | None = None
     for number in count(1):
         batch_id = lifecycle.batch_id(*parts, str(number))
         try:
             found = lifecycle.batch(batch_id)
         except errors.BatchNotFound:
-            return batch_id, None
-        if not is_over(found):
-            return batch_id, found
+            return (batch_id, None) if newest is None or is_over(newest[1]) else newest
+        newest = batch_id, found
     raise AssertionError
 
 
