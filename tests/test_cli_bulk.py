@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import functools
 import json
 import os
@@ -245,6 +246,8 @@ def test_conditions_choose_appointments(ground: Ground, ids: list[str]) -> None:
         (("--file", "{path}", "--expires-at", "soon"), "--expires-at: use ISO 8601"),
         (("--file", "{path}", "--result", "{path}"), "--result would replace --file"),
         (("--file", "{path}", "--result", "/nowhere/x.csv"), "name another place with --result"),
+        (("--file", "{path}", "--result", "{database}"), "is a database; name another file"),
+        (("--file", "{path}", "--result", "/dev/full"), "is not a file"),
         (("--file", "{path}", "--actor", " "), "actor: "),
         (("--file", "/nowhere.csv"), "does not exist"),
         (("--file", "{moves}"), "unknown columns: start_time; the columns here are"),
@@ -257,6 +260,7 @@ def test_bad_input_queues_nothing(ground: Ground, ids: list[str], arguments: Seq
         "path": ground.file(*ids),
         "moves": ground.file(f"{ids[0]},{support.LATER}", head="id,start_time", name="moves.csv"),
         "odd": ground.file(*ids, name="odd.txt"),
+        "database": ground.environ["LIFECYCLE_DATABASE_URL"].removeprefix("sqlite:///"),
     }
     filled = [each.format(**places) for each in arguments]
     done = invoke("bulk", "cancel", "--yes", *filled, **ground.environ)
@@ -453,6 +457,21 @@ def test_what_is_left_to_others_is_only_submitted(ground: Ground, ids: list[str]
     batch_id = done.stdout.strip()
     assert f"`lifecycle batch {batch_id} --watch` stays with it" in done.stderr
     assert invoke("batch", batch_id, "--watch", **ground.environ).exit_code == 0
+
+
+def test_results_that_cannot_be_written_are_not_lost(
+    ground: Ground, ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was carried out is told, and how to write it elsewhere."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(results, "write", full)
+    done = ground.bulk("cancel", "--file", ground.file(*ids[:4]))
+    assert done.exit_code == 1
+    assert "Error: No space left on device\n4 of 4 ended: 4 applied; `lifecycle batch " in done.stderr
+    assert "--result FILE` writes the results" in done.stderr
 
 
 def test_a_large_file_is_told_in_short(ground: Ground, ids: list[str]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypedDict
 
 import click
 
-from lifecycle import results
+from lifecycle import errors, files, results
 from lifecycle.cli import attending, filtering, opening, output, sources, words
 from lifecycle.cli.options import Form
 from lifecycle.cli.sources import Source, Wanted
@@ -86,7 +86,11 @@ def run(command: str, defaults: dict[str, str], asked: Asked) -> int:
 def _finish(lifecycle: Lifecycle, batch: Batch, result: Path, selection: Path | None, settle_for: float) -> int:
     """Stay with a batch until it is carried out, and write its results."""
     progress = attending.attend(lifecycle, batch, settle_for=settle_for)
-    rows = results.write(batch.rows(), result)
+    try:
+        rows = results.write(batch.rows(), result)
+    except (OSError, errors.LifecycleError) as error:
+        error.add_note(f"{attending.told(progress)}; `lifecycle batch {batch.id} --result FILE` writes the results")
+        raise
     if selection is not None and progress.is_finished:
         selection.unlink(missing_ok=True)
     words.say(f"{attending.told(progress)}; {rows} rows in {result}")
@@ -117,6 +121,8 @@ def _check(asked: Asked) -> None:
     result = Path(asked["result"] or ".")
     if asked["file"] not in {None, sources.STDIN} and result.exists() and result.samefile(asked["file"] or ""):
         raise click.UsageError("--result would replace --file; name another file")
+    if asked["result"]:
+        files.check(result)
     if not os.access(result.parent if asked["result"] else result, os.W_OK):
         raise click.UsageError("the results cannot be written there; name another place with --result")
 
