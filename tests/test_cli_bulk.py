@@ -440,6 +440,18 @@ def test_a_selection_is_gone_on_with_as_it_was(ground: Ground, ids: list[str], c
     assert not chosen.exists()
 
 
+@pytest.mark.usefixtures("ids")
+def test_conditions_in_another_zone_are_another_wish(ground: Ground) -> None:
+    """A date begins elsewhere at another instant; the same instant in other words is the same wish."""
+    places = [("2000-01-01", "America/New_York"), ("2000-01-01T05:00Z", "UTC"), ("2000-01-01", "UTC")]
+    never_sent = {"LIFECYCLE_ZOCDOC_CLIENT_SECRET": "wr0ng"}
+    made = [
+        ground.bulk("cancel", "--where", f"start_time>={day}", "--time-zone", zone, "--no-wait", **never_sent).stdout
+        for day, zone in places
+    ]
+    assert made[0] == made[1] != made[2]
+
+
 def test_a_selection_that_is_gone_is_told(ground: Ground, ids: list[str]) -> None:
     """In another folder the rest is not known; --again begins anew."""
     where = ("cancel", "--where", "status=confirmed")

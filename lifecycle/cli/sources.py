@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from lifecycle import errors, files, selecting, wishlists
+from lifecycle import columns, errors, files, selecting, wishlists
 from lifecycle.cli import filtering
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from lifecycle import Batch, Lifecycle
     from lifecycle.cli.bulking import Asked
+    from lifecycle.selecting import Condition
     from lifecycle.wishlists import Wishlist
 
 STDIN: Final = "-"
@@ -84,7 +85,8 @@ def result_of(wanted: Wanted, batch_id: str) -> Path:
 
 
 def _chosen(lifecycle: Lifecycle, wanted: Wanted) -> Source:
-    parts = [wanted.command, "where", *sorted(set(wanted.asked["where"])), *_told(wanted)]
+    meant = sorted({_text(each) for each in _conditions(wanted)})
+    parts = [wanted.command, "where", *meant, *_told(wanted)]
     batch_id, batch = _batch(lifecycle, parts, is_over=lambda it: wanted.asked["again"] or it.progress().is_finished)
     selection = result_of(wanted, batch_id).parent / f"{batch_id}.chosen.csv"
     if batch is None:
@@ -114,8 +116,7 @@ def _batch(lifecycle: Lifecycle, parts: list[str], *, is_over: Callable[[Batch],
 
 
 def _choose(lifecycle: Lifecycle, wanted: Wanted, path: Path) -> Wishlist:
-    zone = filtering.zone(wanted.asked["time_zone"])
-    conditions = [selecting.parse(each, zone=zone, argument="--where") for each in wanted.asked["where"]]
+    conditions = _conditions(wanted)
     with files.written(path, is_private=True) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
         writer = csv.writer(text)
@@ -127,6 +128,17 @@ def _choose(lifecycle: Lifecycle, wanted: Wanted, path: Path) -> Wishlist:
         if not found:
             raise errors.InvalidArgument(argument="--where", problem="no tracked appointment meets the conditions")
     return _read(wanted, path)
+
+
+def _conditions(wanted: Wanted) -> list[Condition]:
+    zone = filtering.zone(wanted.asked["time_zone"])
+    return [selecting.parse(each, zone=zone, argument="--where") for each in wanted.asked["where"]]
+
+
+def _text(condition: Condition) -> str:
+    """Write a condition in one form, however it was written: instants in UTC, as another zone's are other ones."""
+    value = condition.value if isinstance(condition.value, str) else columns.utc_text(condition.value)
+    return f"{condition.field}{condition.comparison}{value}"
 
 
 def _read(wanted: Wanted, path: Path) -> Wishlist:
