@@ -339,6 +339,18 @@ def test_standard_input_is_read(ground: Ground, ids: list[str]) -> None:
     assert ground.rows("appointment_id") == [(ids[0],)]
 
 
+def test_a_pipe_is_read_once(ground: Ground, ids: list[str]) -> None:
+    """Such as of `--file <(...)`; what is wrong in it is told by the name that was given."""
+    path = ground.folder / "pipe.csv"
+    os.mkfifo(path)
+    for head, code in (("id", 0), ("patient", 2)):
+        with support.in_background(lambda head=head: path.write_text(f"{head}\n{ids[0]}\n", encoding="utf-8")):  # type: ignore[misc]
+            done = ground.bulk("cancel", "--file", str(path))
+        assert done.exit_code == code, done.output
+    assert ground.rows("appointment_id") == [(ids[0],)]
+    assert f"Error: --file {path}: line 1: " in done.stderr
+
+
 @both
 def test_what_is_in_doubt_is_settled_meanwhile(ground: Ground, ids: list[str]) -> None:
     """A lost answer is settled by reading, whether the cancel had arrived or not; nothing is repeated blindly."""

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
 import click
 
@@ -148,15 +148,28 @@ def _read(wanted: Wanted, path: Path) -> Wishlist:
 
 @contextmanager
 def _file(given: str) -> Iterator[Path]:
-    """Give the file; of stdin a copy, because it is read twice, which is gone afterwards."""
-    if given != STDIN:
+    """Give the file; of stdin or a pipe a copy, because it is read twice, which is gone afterwards."""
+    if given != STDIN and Path(given).is_file():
         yield Path(given)
         return
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "stdin"
+        path = Path(folder) / ("stdin" if given == STDIN else Path(given).name)
         with path.open("wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
-        yield path
+            _copy(given, file)
+        try:
+            yield path
+        except errors.InvalidArgument as error:
+            if error.argument != str(path):
+                raise
+            raise errors.InvalidArgument(argument=f"--file {given}", problem=error.problem) from None
+
+
+def _copy(given: str, file: IO[bytes]) -> None:
+    if given == STDIN:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+        return
+    with Path(given).open("rb") as pipe:
+        shutil.copyfileobj(pipe, file)
 
 
 def _told(wanted: Wanted) -> list[str]:
