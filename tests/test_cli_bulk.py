@@ -244,6 +244,8 @@ def test_conditions_choose_appointments(ground: Ground, ids: list[str]) -> None:
         (("--where", "patient=Doe"), "there is no field patient; status, provider_location_id"),
         (("--file", "{path}", "--expires-in", "5", "--expires-at", "2031-01-01"), "use one"),
         (("--file", "{path}", "--expires-at", "soon"), "--expires-at: use ISO 8601"),
+        (("--file", "{path}", "--expires-in", "nan"), "--expires-in is no time that there is"),
+        (("--file", "{path}", "--expires-in", "1e300"), "--expires-in is no time that there is"),
         (("--file", "{path}", "--result", "{path}"), "--result would replace --file"),
         (("--file", "{path}", "--result", "/nowhere/x.csv"), "name another place with --result"),
         (("--file", "{path}", "--result", "{database}"), "is a database; name another file"),

@@ -131,7 +131,8 @@ def _preview(lifecycle: Lifecycle, wanted: Wanted) -> int:
     seen: Counter[str] = Counter()
     form = wanted.asked["form"]
     with sources.previewed(lifecycle, wanted) as wishlist:
-        verdicts = _counted(lifecycle.preview(wishlist, command=wanted.command), seen)
+        found = lifecycle.preview(wishlist, command=wanted.command, expires_at=_expiry(wanted.asked))
+        verdicts = _counted(found, seen)
         output.many(_for_people(verdicts) if form is Form.TABLE else verdicts, kind="Verdict", form=form)
     words.say(f"{wanted.command} of {sum(seen.values())} appointments: {_summary(seen)}")
     if not opening.has_zocdoc():
@@ -188,7 +189,8 @@ def _tell(lifecycle: Lifecycle, wanted: Wanted, wishlist: Wishlist) -> int:
     statuses: Counter[str] = Counter()
     invalid: list[str] = []
     with attending.counting(wishlist.rows, "checked") as show:
-        for each in _counted(lifecycle.preview(wishlist, command=wanted.command), seen):
+        found = lifecycle.preview(wishlist, command=wanted.command, expires_at=_expiry(wanted.asked))
+        for each in _counted(found, seen):
             statuses[each.status or "not known here"] += 1
             if each.verdict == "invalid" and len(invalid) < _SHOWN:
                 invalid.append(f"row {each.row}: {each.codes[0]}: {each.rules[0]}")
@@ -224,5 +226,8 @@ def _ask(wanted: Wanted, question: str) -> None:
 
 def _expiry(asked: Asked) -> datetime | None:
     if asked["expires_in"] is not None:
-        return datetime.now(UTC) + timedelta(minutes=asked["expires_in"])
+        try:
+            return datetime.now(UTC) + timedelta(minutes=asked["expires_in"])
+        except (ValueError, OverflowError):
+            raise click.UsageError("--expires-in is no time that there is; name minutes from now") from None
     return filtering.instant(asked["expires_at"], asked["time_zone"], "--expires-at")
