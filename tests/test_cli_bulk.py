@@ -500,6 +500,16 @@ def test_results_that_cannot_be_written_are_not_lost(
     assert "--result FILE` writes the results" in done.stderr
 
 
+@pytest.mark.usefixtures("ids")
+def test_a_selection_is_not_left_behind(ground: Ground, server: Server) -> None:
+    """Neither when the batch has all of it, nor when nobody agreed to it."""
+    where = ("cancel", "--where", "status=confirmed")
+    code, _ = _at_a_terminal(ground, server, "n\n", "bulk", *where)
+    assert (code, list(ground.folder.glob("*.chosen.csv"))) == (1, [])
+    assert ground.bulk(*where, "--no-wait").exit_code == 0
+    assert list(ground.folder.glob("*.chosen.csv")) == []
+
+
 def test_a_large_file_is_told_in_short(ground: Ground, ids: list[str]) -> None:
     """The first 20 bad rows before the question, 1,000 in the table of a dry run; programs get all."""
     path = ground.file(*ids[:4], *(f"stranger-{number}" for number in range(1_200)))

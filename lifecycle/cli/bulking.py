@@ -70,20 +70,20 @@ def run(command: str, defaults: dict[str, str], asked: Asked) -> int:
         if asked["dry_run"]:
             return _preview(lifecycle, wanted)
         with sources.opened(lifecycle, wanted) as source:
-            _agree(lifecycle, wanted, source)
+            with sources.dropped_if_unwanted(source):
+                _agree(lifecycle, wanted, source)
             with attending.interruptible(source.batch_id, began_again=asked["again"]):
                 batch = _submitted(lifecycle, wanted, source)
                 with output.unread():
                     click.echo(batch.id)
+                sources.drop_selection(source)  # from here on the batch has it all
                 if asked["wait"]:
-                    return _finish(
-                        lifecycle, batch, sources.result_of(wanted, batch.id), source.selection, asked["settle_for"]
-                    )
+                    return _finish(lifecycle, batch, sources.result_of(wanted, batch.id), asked["settle_for"])
     words.say(f"batch {batch.id} is submitted; `lifecycle batch {batch.id} --watch` stays with it")
     return DONE
 
 
-def _finish(lifecycle: Lifecycle, batch: Batch, result: Path, selection: Path | None, settle_for: float) -> int:
+def _finish(lifecycle: Lifecycle, batch: Batch, result: Path, settle_for: float) -> int:
     """Stay with a batch until it is carried out, and write its results."""
     progress = attending.attend(lifecycle, batch, settle_for=settle_for)
     try:
@@ -91,8 +91,6 @@ def _finish(lifecycle: Lifecycle, batch: Batch, result: Path, selection: Path | 
     except (OSError, errors.LifecycleError) as error:
         error.add_note(f"{attending.told(progress)}; `lifecycle batch {batch.id} --result FILE` writes the results")
         raise
-    if selection is not None and progress.is_finished:
-        selection.unlink(missing_ok=True)
     words.say(f"{attending.told(progress)}; {rows} rows in {result}")
     return ended(progress)
 

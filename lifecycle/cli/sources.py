@@ -1,7 +1,7 @@
 """Where the wishes of a bulk command come from, and the batch that they belong to.
 
 The batch's id is made of what is wanted, so the same command again finds what was begun. Appointments that conditions
-chose are kept in a file beside the results until all is carried out: chosen again, they would be others.
+chose are kept in a file beside the results until all of them are submitted: chosen again, they would be others.
 """
 
 from __future__ import annotations
@@ -77,6 +77,23 @@ def previewed(lifecycle: Lifecycle, wanted: Wanted) -> Iterator[Wishlist]:
         return
     with tempfile.TemporaryDirectory() as folder:
         yield _choose(lifecycle, wanted, Path(folder) / "chosen.csv")
+
+
+def drop_selection(source: Source) -> None:
+    """Remove the file of what conditions chose, if there is one: the batch has it all, or nobody wants it."""
+    if source.selection is not None:
+        source.selection.unlink(missing_ok=True)
+
+
+@contextmanager
+def dropped_if_unwanted(source: Source) -> Iterator[None]:
+    """Remove what conditions chose if it is not agreed to; what was begun before is kept."""
+    try:
+        yield
+    except BaseException:
+        if source.batch is None:
+            drop_selection(source)
+        raise
 
 
 def result_of(wanted: Wanted, batch_id: str) -> Path:
