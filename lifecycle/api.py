@@ -298,13 +298,15 @@ class Lifecycle:
         wanted: str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Wishlist,
         *,
         command: str | None = None,
+        expires_at: datetime | None = None,
     ) -> Iterator[Verdict]:
         """Judge each of many wishes as `submit_many` takes them: would it pass now, and if not, by which rule not.
 
         The checks are those that run again when a command is dispatched. Raises `InvalidArgument` for a file that
         cannot be used as a whole, `OSError`. Database only; memory stays flat.
         """
-        return previewing.preview(self._resources, wishlists.rows(wanted, command=command), command=command)
+        rows = wishlists.rows(wanted, command=command)
+        return previewing.preview(self._resources, rows, command=command, expires_at=expires_at)
 
     def chosen(self, conditions: Iterable[Condition]) -> Iterator[str]:
         """Iterate over the ids of the tracked appointments that meet all conditions (`lifecycle.selecting.parse`).

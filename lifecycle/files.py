@@ -17,21 +17,32 @@ _OWNERS: Final = 0o600
 _EVERYBODYS: Final = 0o666
 """As far as the umask lets them, like any new file."""
 
+_DATABASE: Final = b"SQLite format 3\0"
+"""What an SQLite file begins with: replaced by a slip, it would be lost with the whole trail."""
 
-@contextmanager
-def written(path: str | os.PathLike[str], *, replace: bool = True, is_private: bool = False) -> Iterator[IO[bytes]]:
-    """Write a file beside its place; put it there, on the disk for certain, when the block ends without an exception.
 
-    Otherwise nothing is left behind and a file that was there is untouched. A symbolic link is followed. What
-    `is_private` only its owner may read. Raises `InvalidArgument` for a place that holds something else than a file, or
-    anything and not `replace`; `OSError` as the operating system does.
-    """
+def check(path: str | os.PathLike[str], *, replace: bool = True) -> None:
+    """Raise `InvalidArgument` for a place that holds what `written` does not replace; `OSError`."""
     place = Path(os.path.realpath(path))
     if not replace and place.exists():
         problem = f"{os.fspath(path)} is there already; name another file"
         raise errors.InvalidArgument(argument="path", problem=problem)
     if place.exists() and not place.is_file():
         raise errors.InvalidArgument(argument="path", problem=f"{os.fspath(path)} is not a file")
+    if _is_database(place):
+        raise errors.InvalidArgument(argument="path", problem=f"{os.fspath(path)} is a database; name another file")
+
+
+@contextmanager
+def written(path: str | os.PathLike[str], *, replace: bool = True, is_private: bool = False) -> Iterator[IO[bytes]]:
+    """Write a file beside its place; put it there, on the disk for certain, when the block ends without an exception.
+
+    Otherwise nothing is left behind and a file that was there is untouched. A symbolic link is followed. What
+    `is_private` only its owner may read. Raises `InvalidArgument` for a place that holds something else than a file, an
+    SQLite database, or anything and not `replace`; `OSError` as the operating system does.
+    """
+    check(path, replace=replace)
+    place = Path(os.path.realpath(path))
     part = place.with_name(f".{place.name[:200]}.{secrets.token_hex(6)}.part")
     try:
         mode = _OWNERS if is_private else _EVERYBODYS
@@ -44,6 +55,12 @@ def written(path: str | os.PathLike[str], *, replace: bool = True, is_private: b
         part.unlink(missing_ok=True)
         raise
     _sync_folder(place.parent)
+
+
+def _is_database(place: Path) -> bool:
+    with suppress(OSError), place.open("rb") as file:
+        return file.read(len(_DATABASE)) == _DATABASE
+    return False
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from lifecycle import errors, guards, models, wishes, wishlists
+from lifecycle.resources import check_instant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ class Judgement(StrEnum):
     """What would become of a row."""
 
     PASS = "pass"  # noqa: S105 # no secret: all checks pass now, so it would be sent
-    REFUSED = "refused"  # a check fails: nothing would be sent
+    REFUSED = "refused"  # a check fails, or it has expired: nothing would be sent
     INVALID = "invalid"  # it cannot become a command
 
 
@@ -48,13 +49,18 @@ class Verdict:
     rules: tuple[str, ...]
 
 
-def preview(resources: Resources, rows: Iterable[Row], *, command: str | None = None) -> Iterator[Verdict]:
+def preview(
+    resources: Resources, rows: Iterable[Row], *, command: str | None = None, expires_at: datetime | None = None
+) -> Iterator[Verdict]:
     """Judge rows of wishes on the database's picture, in their order; nothing is sent or written.
 
     The checks are those that run again when a command is dispatched. Without a client the credential is not judged.
-    `command` is for rows that name none. Memory stays flat, and no transaction is open while the caller works.
+    `command` and `expires_at` are for rows that name none. Memory stays flat, and no transaction is open while the
+    caller works. Raises `InvalidArgument`.
     """
-    judge = _Judge(resources, command)
+    if expires_at is not None:
+        check_instant("expires_at", expires_at)
+    judge = _Judge(resources, command, expires_at)
     remaining = iter(rows)
     while some := list(islice(remaining, _TOGETHER)):
         known, now = _known(resources, [row.appointment_id for row in some if row.appointment_id is not None])
@@ -71,9 +77,10 @@ def _known(resources: Resources, ids: Sequence[str]) -> tuple[dict[str, Mapping[
 class _Judge:
     """Judges rows one by one; remembers which credential acts on whose appointments."""
 
-    def __init__(self, resources: Resources, command: str | None) -> None:
+    def __init__(self, resources: Resources, command: str | None, expires_at: datetime | None) -> None:
         self._clients = resources.clients
         self._command = command
+        self._expires_at = expires_at
         self._identities: dict[str, str | None] = {}
 
     def of(self, row: Row, found: Mapping[Any, Any] | None, now: datetime) -> Verdict:
@@ -100,9 +107,16 @@ class _Judge:
             return Judgement.INVALID, [(f"invalid_{error.argument}", error.problem)]
         if found is None:
             return Judgement.INVALID, [("not_tracked", _NOT_TRACKED)]
+        if self._has_expired(values, now):
+            return Judgement.REFUSED, [("expired", _EXPIRED)]
         answers = guards.explain(_situation(wish, found, now, self._credential(found["booked_with"])))
         failed = [(each.code, each.rule) for each in answers if each.required and each.code is not None]
         return Judgement.REFUSED if failed else Judgement.PASS, failed
+
+    def _has_expired(self, values: Mapping[str, Any], now: datetime) -> bool:
+        until = values.get("expires_at")
+        at = self._expires_at if until is None else wishes.instant_of("expires_at", until)
+        return at is not None and at <= now
 
     def _credential(self, booked_with: str) -> str | None:
         """Give the identity that would act; each is asked for once, because the caller's function may be slow."""
@@ -128,6 +142,7 @@ def _situation(wish: wishes.Wish, row: Mapping[Any, Any], now: datetime, credent
 
 
 _NOT_TRACKED: Final = "an appointment is tracked before it is changed; `track` or `sync` reads it from Zocdoc"
+_EXPIRED: Final = "Ours: after its expires_at a wish is not sent any more."
 
 _appointments, _commands = models.appointments, models.commands
 _THOSE: Final = (

@@ -15,7 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from lifecycle import chart, errors, rowfiles, wishes, zocdoc
 
@@ -137,10 +137,17 @@ class Wishlist:
     digest: str = ""
 
     def __iter__(self) -> Iterator[Row]:
-        """Iterate over the rows, sound and unsound. Raises `InvalidArgument` if the file is another one by now."""
+        """Iterate over the rows, sound and unsound. Raises `InvalidArgument` if the file is another one by now.
+
+        Of a file that was changed since it was checked not one row is given; of one that is changed while this reads
+        it, those before the end may have been.
+        """
         digest = hashlib.sha256()
-        with closing(_Seen()) as seen:
-            for number, line in enumerate(self.lines(digest), start=1):
+        with Path(self.path).open("rb") as file, closing(_Seen()) as seen:
+            if hashlib.file_digest(file, hashlib.sha256).hexdigest() != self.digest:
+                raise errors.InvalidArgument(argument=self.path, problem="it was changed since it was checked")
+            file.seek(0)
+            for number, line in enumerate(self._lines(file, digest), start=1):
                 yield _row(number, line, self.defaults, seen)
         if digest.hexdigest() != self.digest:
             raise errors.InvalidArgument(argument=self.path, problem="it was changed while it was read")
@@ -148,9 +155,12 @@ class Wishlist:
     def lines(self, digest: rowfiles.Digest) -> Iterator[rowfiles.Line]:
         """Iterate over the rows as they are written, and feed the file's bytes to the digest."""
         with Path(self.path).open("rb") as file:
-            lines = rowfiles.Lines(file, digest, name=self.path)
-            written = rowfiles.from_csv if self.form is Form.CSV else rowfiles.from_jsonl
-            yield from written(lines, self.columns)
+            yield from self._lines(file, digest)
+
+    def _lines(self, file: IO[bytes], digest: rowfiles.Digest) -> Iterator[rowfiles.Line]:
+        lines = rowfiles.Lines(file, digest, name=self.path)
+        written = rowfiles.from_csv if self.form is Form.CSV else rowfiles.from_jsonl
+        yield from written(lines, self.columns)
 
 
 def _numbered(wanted: Iterable[Mapping[str, Any]]) -> Iterator[Row]:

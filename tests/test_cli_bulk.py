@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import functools
 import json
 import os
@@ -243,8 +244,12 @@ def test_conditions_choose_appointments(ground: Ground, ids: list[str]) -> None:
         (("--where", "patient=Doe"), "there is no field patient; status, provider_location_id"),
         (("--file", "{path}", "--expires-in", "5", "--expires-at", "2031-01-01"), "use one"),
         (("--file", "{path}", "--expires-at", "soon"), "--expires-at: use ISO 8601"),
+        (("--file", "{path}", "--expires-in", "nan"), "--expires-in is no time that there is"),
+        (("--file", "{path}", "--expires-in", "1e300"), "--expires-in is no time that there is"),
         (("--file", "{path}", "--result", "{path}"), "--result would replace --file"),
         (("--file", "{path}", "--result", "/nowhere/x.csv"), "name another place with --result"),
+        (("--file", "{path}", "--result", "{database}"), "is a database; name another file"),
+        (("--file", "{path}", "--result", "/dev/full"), "is not a file"),
         (("--file", "{path}", "--actor", " "), "actor: "),
         (("--file", "/nowhere.csv"), "does not exist"),
         (("--file", "{moves}"), "unknown columns: start_time; the columns here are"),
@@ -257,6 +262,7 @@ def test_bad_input_queues_nothing(ground: Ground, ids: list[str], arguments: Seq
         "path": ground.file(*ids),
         "moves": ground.file(f"{ids[0]},{support.LATER}", head="id,start_time", name="moves.csv"),
         "odd": ground.file(*ids, name="odd.txt"),
+        "database": ground.environ["LIFECYCLE_DATABASE_URL"].removeprefix("sqlite:///"),
     }
     filled = [each.format(**places) for each in arguments]
     done = invoke("bulk", "cancel", "--yes", *filled, **ground.environ)
@@ -292,6 +298,28 @@ def test_the_same_command_again_sends_nothing(ground: Ground, ids: list[str]) ->
     assert ground.posts() == posts
 
 
+def test_what_again_began_is_gone_on_with_without_it(ground: Ground, ids: list[str], server: Server) -> None:
+    """With it, moves that were made would be made a third time; an interrupted run says so."""
+    path = ground.file(*(f"{each},{support.LATER}" for each in ids[:4]), head="id,start_time")
+    assert ground.bulk("reschedule", "--file", path).exit_code == 0
+    for each in ids[:4]:
+        support.arm(ground.sandbox, kind="delay", seconds=0.4, operation="reschedule", appointment_id=each)
+    process = bulk.command_line(
+        server,
+        ground.environ["LIFECYCLE_DATABASE_URL"],
+        *("bulk", "reschedule", "--file", path, "--yes", "--again", "--result", str(ground.result)),
+    )
+    support.until(lambda: ground.sandbox.faults.pending < 4 or process.poll() is not None, seconds=30)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=30)
+    assert "is not withdrawn: the same command without --again, or" in told
+    done = ground.bulk("reschedule", "--file", path)
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.strip() == ground.batches()[0]["batch_id"]
+    assert len(ground.batches()) == 2
+    assert [support.effects(ground.sandbox, each) for each in ids[:4]] == [2, 2, 2, 2]
+
+
 def test_another_reason_is_another_batch(ground: Ground, ids: list[str], database_url: str) -> None:
     """The words are part of what is wanted; the batch's id does not give them away without the database's key."""
     path = ground.file(ids[0])
@@ -311,6 +339,18 @@ def test_standard_input_is_read(ground: Ground, ids: list[str]) -> None:
     done = CliRunner().invoke(root, arguments, input=f"id\n{ids[0]}\n", env=dict(ground.environ))
     assert done.exit_code == 0, done.output
     assert ground.rows("appointment_id") == [(ids[0],)]
+
+
+def test_a_pipe_is_read_once(ground: Ground, ids: list[str]) -> None:
+    """Such as of `--file <(...)`; what is wrong in it is told by the name that was given."""
+    path = ground.folder / "pipe.csv"
+    os.mkfifo(path)
+    for head, code in (("id", 0), ("patient", 2)):
+        with support.in_background(lambda head=head: path.write_text(f"{head}\n{ids[0]}\n", encoding="utf-8")):  # type: ignore[misc]
+            done = ground.bulk("cancel", "--file", str(path))
+        assert done.exit_code == code, done.output
+    assert ground.rows("appointment_id") == [(ids[0],)]
+    assert f"Error: --file {path}: line 1: " in done.stderr
 
 
 @both
@@ -414,6 +454,18 @@ def test_a_selection_is_gone_on_with_as_it_was(ground: Ground, ids: list[str], c
     assert not chosen.exists()
 
 
+@pytest.mark.usefixtures("ids")
+def test_conditions_in_another_zone_are_another_wish(ground: Ground) -> None:
+    """A date begins elsewhere at another instant; the same instant in other words is the same wish."""
+    places = [("2000-01-01", "America/New_York"), ("2000-01-01T05:00Z", "UTC"), ("2000-01-01", "UTC")]
+    never_sent = {"LIFECYCLE_ZOCDOC_CLIENT_SECRET": "wr0ng"}
+    made = [
+        ground.bulk("cancel", "--where", f"start_time>={day}", "--time-zone", zone, "--no-wait", **never_sent).stdout
+        for day, zone in places
+    ]
+    assert made[0] == made[1] != made[2]
+
+
 def test_a_selection_that_is_gone_is_told(ground: Ground, ids: list[str]) -> None:
     """In another folder the rest is not known; --again begins anew."""
     where = ("cancel", "--where", "status=confirmed")
@@ -431,6 +483,31 @@ def test_what_is_left_to_others_is_only_submitted(ground: Ground, ids: list[str]
     batch_id = done.stdout.strip()
     assert f"`lifecycle batch {batch_id} --watch` stays with it" in done.stderr
     assert invoke("batch", batch_id, "--watch", **ground.environ).exit_code == 0
+
+
+def test_results_that_cannot_be_written_are_not_lost(
+    ground: Ground, ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was carried out is told, and how to write it elsewhere."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(results, "write", full)
+    done = ground.bulk("cancel", "--file", ground.file(*ids[:4]))
+    assert done.exit_code == 1
+    assert "Error: No space left on device\n4 of 4 ended: 4 applied; `lifecycle batch " in done.stderr
+    assert "--result FILE` writes the results" in done.stderr
+
+
+@pytest.mark.usefixtures("ids")
+def test_a_selection_is_not_left_behind(ground: Ground, server: Server) -> None:
+    """Neither when the batch has all of it, nor when nobody agreed to it."""
+    where = ("cancel", "--where", "status=confirmed")
+    code, _ = _at_a_terminal(ground, server, "n\n", "bulk", *where)
+    assert (code, list(ground.folder.glob("*.chosen.csv"))) == (1, [])
+    assert ground.bulk(*where, "--no-wait").exit_code == 0
+    assert list(ground.folder.glob("*.chosen.csv")) == []
 
 
 def test_a_large_file_is_told_in_short(ground: Ground, ids: list[str]) -> None:
@@ -609,6 +686,27 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert set(support.states(ground.environ["LIFECYCLE_DATABASE_URL"])) <= {"queued", "applied"}
     assert ground.bulk("cancel", "--file", path).exit_code == 0
     assert [support.effects(ground.sandbox, each) for each in ids[:4]] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_run_that_nobody_listens_to_goes_on(ground: Ground, ids: list[str], server: Server, stream: str) -> None:
+    """As of `lifecycle bulk ... | true`: all of it is carried out, the results are written, the exit code is true."""
+    path = ground.file(*ids)
+    unread, ours = os.pipe()
+    os.close(unread)
+    process = subprocess.Popen(  # noqa: S603 # our own program
+        [
+            *(sys.executable, "-c", bulk.QUICK + bulk.RUN, "bulk", "cancel"),
+            *("--file", path, "--yes", "--result", str(ground.result)),
+        ],
+        stdin=subprocess.DEVNULL,
+        env=support.environment(**ground.environ, LIFECYCLE_ZOCDOC_AUDIENCE=server.audience),
+        stdout=ours if stream == "stdout" else subprocess.DEVNULL,
+        stderr=ours if stream == "stderr" else subprocess.DEVNULL,
+    )
+    os.close(ours)
+    assert process.wait(timeout=60) == 9
+    assert ground.rows("state") == [*[("applied",)] * 4, ("refused",)]
 
 
 def test_a_terminal_is_asked_and_shown_a_bar(ground: Ground, ids: list[str], server: Server) -> None:

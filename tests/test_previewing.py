@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -50,6 +51,17 @@ def test_each_row_is_judged_by_the_checks_of_a_command(lifecycle: Lifecycle, san
     assert all(len(each.rules) == len(each.codes) and all(each.rules) for each in found)
     assert len(sandbox.ledger.entries()) == before
     assert lifecycle.get(pending).version == 1
+
+
+def test_what_has_expired_would_not_be_sent(lifecycle: Lifecycle, sandbox: Sandbox) -> None:
+    """The row's own instant goes before that of all rows."""
+    pending = support.tracked(lifecycle, sandbox)
+    past, ahead = datetime(2020, 1, 1, tzinfo=UTC), datetime(2099, 1, 1, tzinfo=UTC)
+    rows: list[dict[str, Any]] = [{"appointment_id": pending, "expires_at": each} for each in (None, past, ahead)]
+    refused = ("refused", ("expired",))
+    for given, first in ((None, ("pass", ())), (past, refused), (ahead, ("pass", ()))):
+        found = short(list(lifecycle.preview(rows, command="confirm", expires_at=given)))
+        assert found == [(1, *first), (2, *refused), (3, "pass", ())]
 
 
 def test_a_verdict_is_what_the_command_then_gets(lifecycle: Lifecycle, sandbox: Sandbox) -> None:

@@ -192,14 +192,25 @@ def test_defaults_are_for_rows_that_have_no_value_of_their_own(path: Path) -> No
     assert [row.values and row.values["reason_type"] for row in found] == ["theirs", "mine"]
 
 
-def test_a_file_that_changes_meanwhile_is_noticed(path: Path) -> None:
-    """What was checked is not what was read then."""
+def test_of_a_file_that_was_changed_since_not_one_row_is_given(path: Path) -> None:
+    """Somebody agreed to what was checked; a file of many pages would otherwise be queued in part."""
     path.write_text(f"id\n{A}\n", encoding="utf-8")
     found = wishlists.read(path)
     assert (found.rows, len(found.digest)) == (1, 64)
     path.write_text(f"id\n{B}\n", encoding="utf-8")
+    with pytest.raises(errors.InvalidArgument, match="it was changed since it was checked"):
+        next(iter(found))
+
+
+def test_a_file_that_changes_meanwhile_is_noticed(path: Path) -> None:
+    """Also while it is read, at its end at the latest."""
+    path.write_text(f"id\n{A}\n{B}\n", encoding="utf-8")
+    remaining = iter(wishlists.read(path))
+    next(remaining)
+    with path.open("a", encoding="utf-8") as file:
+        file.write("another\n")
     with pytest.raises(errors.InvalidArgument, match="it was changed while it was read"):
-        list(found)
+        list(remaining)
 
 
 def test_a_row_shows_no_values() -> None:

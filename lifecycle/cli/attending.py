@@ -64,13 +64,17 @@ def attend(lifecycle: Lifecycle, batch: Batch, *, settle_for: float) -> Progress
 
 
 @contextmanager
-def interruptible(batch_id: str) -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does: what is being sent is finished; and say how to go on, or how not to."""
+def interruptible(batch_id: str, *, began_again: bool = False) -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does: what is being sent is finished; and say how to go on, or how not to.
+
+    `began_again`: the command said --again, and would begin anew once more.
+    """
+    same = "the same command without --again" if began_again else "the same command again"
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except (KeyboardInterrupt, errors.DatabaseUnavailable) as stop:
-        stop.add_note(f"Batch {batch_id} is not withdrawn: the same command again, or `lifecycle batch")
+        stop.add_note(f"Batch {batch_id} is not withdrawn: {same}, or `lifecycle batch")
         stop.add_note(f"{batch_id} --watch`, goes on with it; `--cancel` instead withdraws what is queued.")
         raise
     finally:

@@ -71,7 +71,8 @@ def batch(
         code = _watched(lifecycle, found, settle_for) if watch else 0
         if result is not None:
             _write(found, result)
-        _print(found, form, rows=rows, failures=failures)
+        with output.unread():
+            _print(found, form, rows=rows, failures=failures)
     context.exit(code)
 
 

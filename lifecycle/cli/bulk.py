@@ -34,7 +34,10 @@ _OPTIONS = (
     click.option("--dry-run", is_flag=True, show_envvar=True, help="Print what would become of each row, and end."),
     click.option("--yes", is_flag=True, show_envvar=True, help="Do not ask."),
     click.option(
-        "--again", is_flag=True, show_envvar=True, help="Begin anew, though the same was carried out or begun before."
+        "--again",
+        is_flag=True,
+        show_envvar=True,
+        help="Begin anew, though the same was carried out or begun before. Cut off, go on without it.",
     ),
     click.option("--name", show_envvar=True, metavar="NAME", help="What to call the batch; no patient's name."),
     click.option(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypedDict
 
 import click
 
-from lifecycle import results
+from lifecycle import errors, files, results
 from lifecycle.cli import attending, filtering, opening, output, sources, words
 from lifecycle.cli.options import Form
 from lifecycle.cli.sources import Source, Wanted
@@ -70,24 +70,27 @@ def run(command: str, defaults: dict[str, str], asked: Asked) -> int:
         if asked["dry_run"]:
             return _preview(lifecycle, wanted)
         with sources.opened(lifecycle, wanted) as source:
-            _agree(lifecycle, wanted, source)
-            with attending.interruptible(source.batch_id):
+            with sources.dropped_if_unwanted(source):
+                _agree(lifecycle, wanted, source)
+            with attending.interruptible(source.batch_id, began_again=asked["again"]):
                 batch = _submitted(lifecycle, wanted, source)
-                click.echo(batch.id)
+                with output.unread():
+                    click.echo(batch.id)
+                sources.drop_selection(source)  # from here on the batch has it all
                 if asked["wait"]:
-                    return _finish(
-                        lifecycle, batch, sources.result_of(wanted, batch.id), source.selection, asked["settle_for"]
-                    )
+                    return _finish(lifecycle, batch, sources.result_of(wanted, batch.id), asked["settle_for"])
     words.say(f"batch {batch.id} is submitted; `lifecycle batch {batch.id} --watch` stays with it")
     return DONE
 
 
-def _finish(lifecycle: Lifecycle, batch: Batch, result: Path, selection: Path | None, settle_for: float) -> int:
+def _finish(lifecycle: Lifecycle, batch: Batch, result: Path, settle_for: float) -> int:
     """Stay with a batch until it is carried out, and write its results."""
     progress = attending.attend(lifecycle, batch, settle_for=settle_for)
-    rows = results.write(batch.rows(), result)
-    if selection is not None and progress.is_finished:
-        selection.unlink(missing_ok=True)
+    try:
+        rows = results.write(batch.rows(), result)
+    except (OSError, errors.LifecycleError) as error:
+        error.add_note(f"{attending.told(progress)}; `lifecycle batch {batch.id} --result FILE` writes the results")
+        raise
     words.say(f"{attending.told(progress)}; {rows} rows in {result}")
     return ended(progress)
 
@@ -116,6 +119,8 @@ def _check(asked: Asked) -> None:
     result = Path(asked["result"] or ".")
     if asked["file"] not in {None, sources.STDIN} and result.exists() and result.samefile(asked["file"] or ""):
         raise click.UsageError("--result would replace --file; name another file")
+    if asked["result"]:
+        files.check(result)
     if not os.access(result.parent if asked["result"] else result, os.W_OK):
         raise click.UsageError("the results cannot be written there; name another place with --result")
 
@@ -124,7 +129,8 @@ def _preview(lifecycle: Lifecycle, wanted: Wanted) -> int:
     seen: Counter[str] = Counter()
     form = wanted.asked["form"]
     with sources.previewed(lifecycle, wanted) as wishlist:
-        verdicts = _counted(lifecycle.preview(wishlist, command=wanted.command), seen)
+        found = lifecycle.preview(wishlist, command=wanted.command, expires_at=_expiry(wanted.asked))
+        verdicts = _counted(found, seen)
         output.many(_for_people(verdicts) if form is Form.TABLE else verdicts, kind="Verdict", form=form)
     words.say(f"{wanted.command} of {sum(seen.values())} appointments: {_summary(seen)}")
     if not opening.has_zocdoc():
@@ -181,7 +187,8 @@ def _tell(lifecycle: Lifecycle, wanted: Wanted, wishlist: Wishlist) -> int:
     statuses: Counter[str] = Counter()
     invalid: list[str] = []
     with attending.counting(wishlist.rows, "checked") as show:
-        for each in _counted(lifecycle.preview(wishlist, command=wanted.command), seen):
+        found = lifecycle.preview(wishlist, command=wanted.command, expires_at=_expiry(wanted.asked))
+        for each in _counted(found, seen):
             statuses[each.status or "not known here"] += 1
             if each.verdict == "invalid" and len(invalid) < _SHOWN:
                 invalid.append(f"row {each.row}: {each.codes[0]}: {each.rules[0]}")
@@ -217,5 +224,8 @@ def _ask(wanted: Wanted, question: str) -> None:
 
 def _expiry(asked: Asked) -> datetime | None:
     if asked["expires_in"] is not None:
-        return datetime.now(UTC) + timedelta(minutes=asked["expires_in"])
+        try:
+            return datetime.now(UTC) + timedelta(minutes=asked["expires_in"])
+        except (ValueError, OverflowError):
+            raise click.UsageError("--expires-in is no time that there is; name minutes from now") from None
     return filtering.instant(asked["expires_at"], asked["time_zone"], "--expires-at")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
-from contextlib import suppress
 from typing import Any, Final
 
 import click
@@ -83,7 +81,7 @@ class Boundary(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except BrokenPipeError:
-            _drop_output()
+            words.drop(sys.stdout)
             ctx.exit(0)
         except KeyboardInterrupt as interrupt:
             words.say("Interrupted.", *_notes(interrupt))
@@ -206,9 +204,3 @@ def _print_traceback(error: Exception, *, wanted: bool) -> None:
         import traceback  # noqa: PLC0415 # rarely needed
 
         traceback.print_exception(error)
-
-
-def _drop_output() -> None:
-    """Send what is still buffered nowhere: whoever read stdout has gone, and the interpreter flushes at its end."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

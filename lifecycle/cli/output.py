@@ -10,6 +10,7 @@ import csv
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,11 +18,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 import lifecycle
+from lifecycle.cli import words
 from lifecycle.cli.options import Form
 from lifecycle.reports import formulas
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from _typeshed import DataclassInstance
 
@@ -41,6 +43,17 @@ if TYPE_CHECKING:
         "Recovered",
         "Verdict",
     ]
+
+
+@contextmanager
+def unread() -> Iterator[None]:
+    """Print, and go on though whoever read stdout has gone: what is being done is not done for its words."""
+    try:
+        yield
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        words.drop(sys.stdout)
 
 
 def one(record: DataclassInstance, *, form: Form) -> None:

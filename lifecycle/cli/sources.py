@@ -1,7 +1,7 @@
 """Where the wishes of a bulk command come from, and the batch that they belong to.
 
 The batch's id is made of what is wanted, so the same command again finds what was begun. Appointments that conditions
-chose are kept in a file beside the results until all is carried out: chosen again, they would be others.
+chose are kept in a file beside the results until all of them are submitted: chosen again, they would be others.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
 import click
 
-from lifecycle import errors, files, selecting, wishlists
+from lifecycle import columns, errors, files, selecting, wishlists
 from lifecycle.cli import filtering
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from lifecycle import Batch, Lifecycle
     from lifecycle.cli.bulking import Asked
+    from lifecycle.selecting import Condition
     from lifecycle.wishlists import Wishlist
 
 STDIN: Final = "-"
@@ -78,13 +79,31 @@ def previewed(lifecycle: Lifecycle, wanted: Wanted) -> Iterator[Wishlist]:
         yield _choose(lifecycle, wanted, Path(folder) / "chosen.csv")
 
 
+def drop_selection(source: Source) -> None:
+    """Remove the file of what conditions chose, if there is one: the batch has it all, or nobody wants it."""
+    if source.selection is not None:
+        source.selection.unlink(missing_ok=True)
+
+
+@contextmanager
+def dropped_if_unwanted(source: Source) -> Iterator[None]:
+    """Remove what conditions chose if it is not agreed to; what was begun before is kept."""
+    try:
+        yield
+    except BaseException:
+        if source.batch is None:
+            drop_selection(source)
+        raise
+
+
 def result_of(wanted: Wanted, batch_id: str) -> Path:
     """Tell where the results go."""
     return Path(wanted.asked["result"] or f"{batch_id}.results.csv")
 
 
 def _chosen(lifecycle: Lifecycle, wanted: Wanted) -> Source:
-    parts = [wanted.command, "where", *sorted(set(wanted.asked["where"])), *_told(wanted)]
+    meant = sorted({_text(each) for each in _conditions(wanted)})
+    parts = [wanted.command, "where", *meant, *_told(wanted)]
     batch_id, batch = _batch(lifecycle, parts, is_over=lambda it: wanted.asked["again"] or it.progress().is_finished)
     selection = result_of(wanted, batch_id).parent / f"{batch_id}.chosen.csv"
     if batch is None:
@@ -98,21 +117,23 @@ def _chosen(lifecycle: Lifecycle, wanted: Wanted) -> Source:
 
 
 def _batch(lifecycle: Lifecycle, parts: list[str], *, is_over: Callable[[Batch], bool]) -> tuple[str, Batch | None]:
-    """Find the batch of this wish that is not over, or the id of a new one."""
+    """Find the newest batch of this wish if it is not over, or the id of a new one.
+
+    The newest, so that what --again began is gone on with by the command without it.
+    """
+    newest: tuple[str, Batch] | None = None
     for number in count(1):
         batch_id = lifecycle.batch_id(*parts, str(number))
         try:
             found = lifecycle.batch(batch_id)
         except errors.BatchNotFound:
-            return batch_id, None
-        if not is_over(found):
-            return batch_id, found
+            return (batch_id, None) if newest is None or is_over(newest[1]) else newest
+        newest = batch_id, found
     raise AssertionError
 
 
 def _choose(lifecycle: Lifecycle, wanted: Wanted, path: Path) -> Wishlist:
-    zone = filtering.zone(wanted.asked["time_zone"])
-    conditions = [selecting.parse(each, zone=zone, argument="--where") for each in wanted.asked["where"]]
+    conditions = _conditions(wanted)
     with files.written(path, is_private=True) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
         writer = csv.writer(text)
@@ -126,6 +147,17 @@ def _choose(lifecycle: Lifecycle, wanted: Wanted, path: Path) -> Wishlist:
     return _read(wanted, path)
 
 
+def _conditions(wanted: Wanted) -> list[Condition]:
+    zone = filtering.zone(wanted.asked["time_zone"])
+    return [selecting.parse(each, zone=zone, argument="--where") for each in wanted.asked["where"]]
+
+
+def _text(condition: Condition) -> str:
+    """Write a condition in one form, however it was written: instants in UTC, as another zone's are other ones."""
+    value = condition.value if isinstance(condition.value, str) else columns.utc_text(condition.value)
+    return f"{condition.field}{condition.comparison}{value}"
+
+
 def _read(wanted: Wanted, path: Path) -> Wishlist:
     form = wanted.asked["input_format"] if wanted.asked["file"] is not None else None
     return wishlists.read(path, command=wanted.command, form=form, defaults=wanted.defaults)
@@ -133,15 +165,28 @@ def _read(wanted: Wanted, path: Path) -> Wishlist:
 
 @contextmanager
 def _file(given: str) -> Iterator[Path]:
-    """Give the file; of stdin a copy, because it is read twice, which is gone afterwards."""
-    if given != STDIN:
+    """Give the file; of stdin or a pipe a copy, because it is read twice, which is gone afterwards."""
+    if given != STDIN and Path(given).is_file():
         yield Path(given)
         return
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "stdin"
+        path = Path(folder) / ("stdin" if given == STDIN else Path(given).name)
         with path.open("wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
-        yield path
+            _copy(given, file)
+        try:
+            yield path
+        except errors.InvalidArgument as error:
+            if error.argument != str(path):
+                raise
+            raise errors.InvalidArgument(argument=f"--file {given}", problem=error.problem) from None
+
+
+def _copy(given: str, file: IO[bytes]) -> None:
+    if given == STDIN:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+        return
+    with Path(given).open("rb") as pipe:
+        shutil.copyfileobj(pipe, file)
 
 
 def _told(wanted: Wanted) -> list[str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import sys
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING
 
 import click
 
@@ -21,9 +24,18 @@ _ADVICE = {
 
 
 def say(*lines: str) -> None:
-    """Print lines to stderr."""
-    for line in lines:
-        click.echo(printable(line), err=True)
+    """Print lines to stderr. Nobody reads it any more: nothing is said, and what is being done goes on."""
+    try:
+        for line in lines:
+            click.echo(printable(line), err=True)
+    except BrokenPipeError:
+        drop(sys.stderr)
+
+
+def drop(stream: IO[str]) -> None:
+    """Send what is still buffered nowhere: whoever read the stream has gone, and the interpreter flushes at its end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def printable(text: str) -> str:
