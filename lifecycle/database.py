@@ -252,7 +252,7 @@ def stored_rows(
         # Python's own complaint about the text of a row has no code of SQLite's.
         if isinstance(error, sqlite3.OperationalError) and not hasattr(error, "sqlite_errorname"):
             raise UndecodableText from None
-        raise errors.DatabaseUnavailable(problem=_problem(error)) from None
+        raise _unavailable(error) from None
 
 
 class UndecodableText(Exception):
@@ -392,12 +392,28 @@ def _translated() -> Iterator[None]:
     except sa.exc.IntegrityError as error:
         failure = errors.ConstraintViolated(problem=_problem(error))
     except sa.exc.DBAPIError as error:
-        failure = errors.DatabaseUnavailable(problem=_problem(error))
+        failure = _unavailable(error)
     except sa.exc.TimeoutError:
-        failure = errors.DatabaseUnavailable(problem="no connection became free in time; enlarge the pool")
+        problem = "no connection became free in time; enlarge the pool"
+        failure = errors.DatabaseUnavailable(problem=problem, is_transient=True)
     else:
         return
     raise failure from None
+
+
+def _unavailable(error: Exception) -> errors.DatabaseUnavailable:
+    return errors.DatabaseUnavailable(problem=_problem(error), is_transient=_is_transient(error))
+
+
+def _is_transient(error: Exception) -> bool:
+    """Tell by the driver's code whether the failure may pass by itself. One without a code is a connection's end."""
+    original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    if isinstance(original, sqlite3.Error):
+        return getattr(original, "sqlite_errorname", "").startswith(_SQLITE_TRANSIENT)
+    state = getattr(original, "sqlstate", None)
+    if state is None:
+        return isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)
+    return str(state).startswith(_POSTGRES_TRANSIENT)
 
 
 def _problem(error: Exception) -> str:
@@ -414,6 +430,10 @@ def _problem(error: Exception) -> str:
         return "a value cannot be stored or read (DataError)"
     return "PostgreSQL cannot be reached; check the URL and the server"
 
+
+_SQLITE_TRANSIENT: Final = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR")
+_POSTGRES_TRANSIENT: Final = ("08", "40", "53", "55P03", "57", "58")
+"""Connections, rollbacks, resources, locks, what an operator does, the system: classes of PostgreSQL's error codes."""
 
 _SQLITE_REMEDIES: Final = {
     "SQLITE_BUSY": f"another process held the write lock for {_BUSY_SECONDS:.0f} s; call again",

@@ -325,10 +325,12 @@ class CheckpointRefused(LifecycleError):
 class DatabaseUnavailable(LifecycleError):
     """The database could not be opened, read or written; what was in progress is rolled back, or settled by `recover`.
 
-    Zocdoc was not called by a command that raises this.
+    Zocdoc was not called by a command that raises this. `is_transient`: the same may succeed later without anybody's
+    doing, because it was a lock, a restart, a lost connection, or a disk or a pool that was full.
     """
 
     problem: str
+    is_transient: bool = False
 
     def __str__(self) -> str:
         return f"the database cannot be used: {self.problem}"

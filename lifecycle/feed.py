@@ -63,7 +63,7 @@ def end(database: Database) -> str | None:
         return None
     if database.is_postgres and not writers.have_ended(database):
         problem = "a transaction that appends audit events has been open for too long; end it, or call again"
-        raise errors.DatabaseUnavailable(problem=problem)
+        raise errors.DatabaseUnavailable(problem=problem, is_transient=True)
     return _cursor(newest.seq, newest.hash)
 
 

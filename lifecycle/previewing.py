@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC
 from enum import StrEnum
@@ -60,34 +61,53 @@ def preview(
     """
     if expires_at is not None:
         check_instant("expires_at", expires_at)
-    judge = _Judge(resources, command, expires_at)
     remaining = iter(rows)
-    while some := list(islice(remaining, _TOGETHER)):
-        known, now = _known(resources, [row.appointment_id for row in some if row.appointment_id is not None])
-        for row in some:
-            yield judge.of(row, known.get(row.appointment_id or ""), now)
+    with closing(wishlists.Seen()) as keys:
+        judge = _Judge(resources, command, expires_at, keys)
+        while some := list(islice(remaining, _TOGETHER)):
+            known = _known(resources, some)
+            for row in some:
+                yield judge.of(row, known)
 
 
-def _known(resources: Resources, ids: Sequence[str]) -> tuple[dict[str, Mapping[Any, Any]], datetime]:
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the database says about some rows, by appointment; which of their request keys are taken; its time."""
+
+    rows: dict[str, Mapping[Any, Any]]
+    keys: set[str]
+    now: datetime
+
+
+def _known(resources: Resources, some: Sequence[Row]) -> _Known:
+    ids = [row.appointment_id for row in some if row.appointment_id is not None]
+    keys = [key for row in some if isinstance(key := (row.values or {}).get("request_key"), str)]
     with resources.database.read() as connection:
         now = resources.database.now(connection)
-        return {row["appointment_id"]: row for row in connection.execute(_THOSE, {"ids": ids}).mappings()}, now
+        rows: dict[str, Mapping[Any, Any]] = {
+            row["appointment_id"]: row for row in connection.execute(_THOSE, {"ids": ids}).mappings()
+        }
+        return _Known(rows, set(connection.execute(_TAKEN, {"keys": keys}).scalars()) if keys else set(), now)
 
 
 class _Judge:
-    """Judges rows one by one; remembers which credential acts on whose appointments."""
+    """Judges rows one by one; remembers which credential acts on whose appointments, and the rows' request keys."""
 
-    def __init__(self, resources: Resources, command: str | None, expires_at: datetime | None) -> None:
+    def __init__(
+        self, resources: Resources, command: str | None, expires_at: datetime | None, keys: wishlists.Seen
+    ) -> None:
         self._clients = resources.clients
         self._command = command
         self._expires_at = expires_at
+        self._keys = keys
         self._identities: dict[str, str | None] = {}
 
-    def of(self, row: Row, found: Mapping[Any, Any] | None, now: datetime) -> Verdict:
-        """Judge a row by the appointment's row, if it is tracked."""
+    def of(self, row: Row, known: _Known) -> Verdict:
+        """Judge a row by what the database says about its appointment."""
+        found = known.rows.get(row.appointment_id or "")
         verdict, failed = Judgement.INVALID, [(row.problem or "", wishlists.meaning(row))]
         if row.values is not None:
-            verdict, failed = self._judged(row.values, found, now)
+            verdict, failed = self._judged(row.number, row.values, found, known)
         return Verdict(
             row=row.number,
             appointment_id=row.appointment_id,
@@ -99,7 +119,7 @@ class _Judge:
         )
 
     def _judged(
-        self, values: Mapping[str, Any], found: Mapping[Any, Any] | None, now: datetime
+        self, number: int, values: Mapping[str, Any], found: Mapping[Any, Any] | None, known: _Known
     ) -> tuple[Judgement, list[tuple[str, str]]]:
         try:
             wish = wishlists.wish(values, command=self._command, actor=_NOBODY, source=_NOBODY)
@@ -107,11 +127,16 @@ class _Judge:
             return Judgement.INVALID, [(f"invalid_{error.argument}", error.problem)]
         if found is None:
             return Judgement.INVALID, [("not_tracked", _NOT_TRACKED)]
-        if self._has_expired(values, now):
+        if wish.request_key is not None and self._is_taken(wish.request_key, number, known):
+            return Judgement.INVALID, [("request_key_taken", _KEY_TAKEN)]
+        if self._has_expired(values, known.now):
             return Judgement.REFUSED, [("expired", _EXPIRED)]
-        answers = guards.explain(_situation(wish, found, now, self._credential(found["booked_with"])))
+        answers = guards.explain(_situation(wish, found, known.now, self._credential(found["booked_with"])))
         failed = [(each.code, each.rule) for each in answers if each.required and each.code is not None]
         return Judgement.REFUSED if failed else Judgement.PASS, failed
+
+    def _is_taken(self, key: str, number: int, known: _Known) -> bool:
+        return key in known.keys or self._keys.first(key, number) != number
 
     def _has_expired(self, values: Mapping[str, Any], now: datetime) -> bool:
         until = values.get("expires_at")
@@ -142,9 +167,13 @@ def _situation(wish: wishes.Wish, row: Mapping[Any, Any], now: datetime, credent
 
 
 _NOT_TRACKED: Final = "an appointment is tracked before it is changed; `track` or `sync` reads it from Zocdoc"
+_KEY_TAKEN: Final = "Ours: a request key names one command; another one, or a row before this, has it."
 _EXPIRED: Final = "Ours: after its expires_at a wish is not sent any more."
 
 _appointments, _commands = models.appointments, models.commands
+_TAKEN: Final = sa.select(_commands.c.request_key).where(
+    _commands.c.request_key.in_(sa.bindparam("keys", expanding=True)), models.holds_key(_commands)
+)
 _THOSE: Final = (
     sa.select(
         _appointments.c.appointment_id,

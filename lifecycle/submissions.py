@@ -80,7 +80,8 @@ def submit(
             if refusal is not None:
                 break
         else:
-            raise errors.DatabaseUnavailable(problem="other commands on the appointment come and go; submit again")
+            problem = "other commands on the appointment come and go; submit again"
+            raise errors.DatabaseUnavailable(problem=problem, is_transient=True)
     raise refusal
 
 

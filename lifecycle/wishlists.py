@@ -143,7 +143,7 @@ class Wishlist:
         it, those before the end may have been.
         """
         digest = hashlib.sha256()
-        with Path(self.path).open("rb") as file, closing(_Seen()) as seen:
+        with Path(self.path).open("rb") as file, closing(Seen()) as seen:
             if hashlib.file_digest(file, hashlib.sha256).hexdigest() != self.digest:
                 raise errors.InvalidArgument(argument=self.path, problem="it was changed since it was checked")
             file.seek(0)
@@ -172,7 +172,7 @@ def _numbered(wanted: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
         yield Row(number=number, line=number, values=given, appointment_id=_identified(rowfiles.Line(number, given))[0])
 
 
-def _row(number: int, line: rowfiles.Line, defaults: Mapping[str, str], seen: _Seen) -> Row:
+def _row(number: int, line: rowfiles.Line, defaults: Mapping[str, str], seen: Seen) -> Row:
     appointment_id, problem, column = _identified(line)
     first = seen.first(appointment_id, number) if appointment_id is not None and problem is None else number
     if first != number:
@@ -199,8 +199,8 @@ def _identified(line: rowfiles.Line) -> tuple[str | None, str | None, str | None
         return None, line.problem or f"invalid_{ID}", line.column if line.problem else ID
 
 
-class _Seen:
-    """Which appointments were in which row: exact, whatever the number, in little memory."""
+class Seen:
+    """Which names, such as ids, were in which row: exact, whatever the number, in little memory."""
 
     def __init__(self) -> None:
         # A database without a name is a file that is gone when it is closed, or when this process is.
@@ -208,17 +208,17 @@ class _Seen:
         for statement in (
             f"PRAGMA cache_size = {_CACHE}",
             "PRAGMA journal_mode = OFF",
-            "CREATE TABLE seen (id TEXT PRIMARY KEY, row INTEGER NOT NULL) WITHOUT ROWID",
+            "CREATE TABLE seen (name TEXT PRIMARY KEY, row INTEGER NOT NULL) WITHOUT ROWID",
             "BEGIN",
         ):
             self._rows.execute(statement)
 
-    def first(self, appointment_id: str, row: int) -> int:
-        """Give the row in which the appointment came first, which may be this one."""
-        made = self._rows.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (appointment_id, row))
+    def first(self, name: str, row: int) -> int:
+        """Give the row in which the name came first, which may be this one."""
+        made = self._rows.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (name, row))
         if made.rowcount:
             return row
-        found: int = self._rows.execute("SELECT row FROM seen WHERE id = ?", (appointment_id,)).fetchone()[0]
+        found: int = self._rows.execute("SELECT row FROM seen WHERE name = ?", (name,)).fetchone()[0]
         return found
 
     def close(self) -> None:

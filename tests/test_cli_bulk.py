@@ -750,6 +750,23 @@ def test_a_database_that_restarts_is_waited_for(
         assert [row["state"] for row in csv.DictReader(file)] == ["applied"] * 60
 
 
+def test_what_does_not_pass_by_itself_is_not_waited_for(
+    postgres_url: str, client: ZocdocClient, server: Server, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """A database that takes no writes ends the run with its reason, and nothing is sent."""
+    [appointment_id] = sandbox.add_many(1, prefix="visit-", status="confirmed")
+    with support.opened(postgres_url, client) as opened:
+        opened.sync()
+    path = tmp_path / "ids.csv"
+    path.write_text(f"id\n{appointment_id}\n", encoding="utf-8")
+    read_only = sa.make_url(postgres_url).update_query_dict({"options": "-cdefault_transaction_read_only=on"})
+    url = read_only.render_as_string(hide_password=False)
+    result = str(tmp_path / "results.csv")
+    done = invoke("bulk", "cancel", "--file", str(path), "--yes", "--result", result, **settings_for(server, url))
+    assert (done.exit_code, "25006" in done.stderr, "is not withdrawn" in done.stderr) == (1, True, True)
+    assert support.posts(sandbox, appointment_id) == 0
+
+
 def test_a_database_that_restarts_during_the_submission_is_waited_for(
     postgres_url: str, client: ZocdocClient, server: Server, sandbox: Sandbox, tmp_path: Path
 ) -> None:

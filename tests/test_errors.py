@@ -38,6 +38,7 @@ FACTS: dict[str, Any] = {
     "expected": "0001",
     "database": "sandbox",
     "client": "production",
+    "is_transient": True,
 }
 
 

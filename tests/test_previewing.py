@@ -77,6 +77,26 @@ def test_a_verdict_is_what_the_command_then_gets(lifecycle: Lifecycle, sandbox: 
             assert (verdict.verdict == "pass") == (not codes)
 
 
+def test_a_request_key_that_is_taken_is_told(lifecycle: Lifecycle, sandbox: Sandbox) -> None:
+    """By another command, or by a row before it: the submission would not take the row either."""
+    ids = [support.tracked(lifecycle, sandbox) for _ in range(3)]
+    lifecycle.confirm(ids[0], actor=support.ACTOR, request_key="used")
+    with pytest.raises(errors.TransitionRefused):
+        lifecycle.confirm(ids[0], actor=support.ACTOR, request_key="free again")
+    wishes = [
+        {"appointment_id": ids[1], "request_key": "used"},
+        {"appointment_id": ids[1], "request_key": "free again"},
+        {"appointment_id": ids[2], "request_key": "free again"},
+        {"appointment_id": ids[2]},
+    ]
+    found = list(lifecycle.preview(wishes, command="cancel"))
+    taken = ("invalid", ("request_key_taken",))
+    assert short(found) == [(1, *taken), (2, "pass", ()), (3, *taken), (4, "pass", ())]
+    batch = lifecycle.submit_many(wishes, command="cancel", actor=support.ACTOR)
+    assert batch.wait(10)
+    assert [row.reason_code for row in batch.rows() if row.state == "invalid"] == ["request_key_taken"] * 2
+
+
 def test_an_active_command_is_in_the_way(lifecycle: Lifecycle, sandbox: Sandbox) -> None:
     """An answer that was lost blocks the appointment until it is settled."""
     appointment_id = support.tracked(lifecycle, sandbox)

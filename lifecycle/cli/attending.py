@@ -74,7 +74,7 @@ def interruptible(batch_id: str, *, began_again: bool = False) -> Iterator[None]
     try:
         yield
     except (KeyboardInterrupt, errors.DatabaseUnavailable) as stop:
-        stop.add_note(f"Batch {batch_id} is not withdrawn: {same}, or `lifecycle batch")
+        stop.add_note(f"What is in batch {batch_id} is not withdrawn: {same}, or `lifecycle batch")
         stop.add_note(f"{batch_id} --watch`, goes on with it; `--cancel` instead withdraws what is queued.")
         raise
     finally:
@@ -138,12 +138,17 @@ class _Why:
 
 
 def patiently(act: Callable[[], _T]) -> _T:
-    """Do what may be done again; a database that restarts is waited for: the batch is in it and loses nothing."""
+    """Do what may be done again; a database that restarts is waited for: the batch is in it and loses nothing.
+
+    What does not pass by itself, such as a missing privilege, is raised.
+    """
     is_told = False
     while True:
         try:
             return act()
         except errors.DatabaseUnavailable as error:
+            if not error.is_transient:
+                raise
             if not is_told:
                 words.say(f"Waiting: {error}")
             is_told = True
@@ -203,7 +208,7 @@ def _shown() -> Iterator[Show]:
 @contextmanager
 def _bar() -> Iterator[rich.progress.Progress | None]:
     """Give a bar on a terminal; in a log it would be noise."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
     from lifecycle.cli import bars  # noqa: PLC0415 # loads rich

@@ -101,10 +101,10 @@ def ended(progress: Progress) -> int:
         return DONE
     if not progress.is_submitted:
         words.say("Its submission was cut off: the command that began it, again, goes on with it")
-    is_in_doubt = not progress.is_finished or progress.needs_attention
-    if is_in_doubt:
+    if progress.uncertain or progress.sending or progress.needs_attention:
         words.say("Something is in doubt: `lifecycle recover --wait 60`, then `lifecycle attention`")
-    return IN_DOUBT if is_in_doubt else NOT_ALL_APPLIED
+    has_ended = progress.is_finished and not progress.needs_attention
+    return NOT_ALL_APPLIED if has_ended else IN_DOUBT
 
 
 def _check(asked: Asked) -> None:
@@ -113,7 +113,7 @@ def _check(asked: Asked) -> None:
         raise click.UsageError("name the appointments: --file, or one --where or more")
     if asked["expires_at"] is not None and asked["expires_in"] is not None:
         raise click.UsageError("--expires-at and --expires-in are two ways to say one thing; use one")
-    can_ask = sys.stdin.isatty() and asked["file"] != sources.STDIN
+    can_ask = sys.stdin is not None and sys.stdin.isatty() and asked["file"] != sources.STDIN
     if not (asked["yes"] or asked["dry_run"] or can_ask):
         raise click.UsageError("nobody is there to be asked; say --yes, or --dry-run to see what would happen")
     result = Path(asked["result"] or ".")

@@ -64,7 +64,7 @@ class PostgresEngine:
                 self._jobs.defer_job(_JOB, connection=driver)
         except (ProcrastinateException, sa.exc.SQLAlchemyError, psycopg.Error) as error:
             if driver.closed:
-                raise errors.DatabaseUnavailable(problem=_LOST) from None
+                raise errors.DatabaseUnavailable(problem=_LOST, is_transient=True) from None
             _unavailable(error)
 
     def committed(self, *_session: object) -> None:
