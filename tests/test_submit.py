@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -171,6 +172,22 @@ def test_expiring_needs_no_credential(lifecycle: Lifecycle, sandbox: Sandbox, id
     submitted = idle.submit("cancel", appointment_id, actor=ACTOR, expires_at=datetime.now(UTC))
     assert submitted.wait(SOON)
     assert submitted.state == "expired"
+
+
+def test_what_others_are_to_send_is_looked_at_seldom(lifecycle: Lifecycle, sandbox: Sandbox, idle: Lifecycle) -> None:
+    """A process that may not send what is due looks again once a second, not all the time."""
+    appointment_id = support.tracked(lifecycle, sandbox)
+    scans: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if "LIMIT" in statement and "expires_at <=" in statement:
+            scans.append(statement)
+
+    sa.event.listen(idle.database.engine, "before_cursor_execute", note)
+    idle.submit("cancel", appointment_id, actor=ACTOR)
+    support.until(lambda: scans)
+    time.sleep(1.5)
+    assert len(scans) <= 5
 
 
 def test_a_queued_command_can_be_withdrawn_once(lifecycle: Lifecycle, sandbox: Sandbox, idle: Lifecycle) -> None:

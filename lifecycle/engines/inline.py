@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 POLL: Final = 1.0
 """Seconds after which the queue is looked at without being woken: another process may have submitted something."""
 
+_SHORTEST_PAUSE: Final = 0.01
+
 
 class InlineEngine:
     """Dispatches in this process, with `concurrency` threads. Starts none before it is needed.
@@ -85,6 +87,6 @@ class _Run:
 
     def _work(self) -> float:
         drained = self._dispatcher.drain(self._stop)
-        if drained.next_at is None:
-            return POLL
-        return min(POLL, max(0.01, (drained.next_at - datetime.now(UTC)).total_seconds()))
+        due_in = 0.0 if drained.next_at is None else (drained.next_at - datetime.now(UTC)).total_seconds()
+        # What is due and was not taken is another's to take: somebody else's credential, or it is locked.
+        return min(POLL, max(due_in, _SHORTEST_PAUSE)) if due_in > 0 else POLL
