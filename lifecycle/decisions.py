@@ -90,11 +90,13 @@ class Decisions:
         self._postponed: list[dict[str, Any]] = []
         self._entries: list[tuple[audit.Locked, audit.Entry]] = []
         self._waits: list[tuple[str, timedelta]] = []
+        self._judged: list[tuple[str | None, str]] = []
 
     def judge(self, row: Mapping[Any, Any], locked: audit.Locked) -> None:
         """Decide about one command, whose appointment is locked."""
         if not endings.is_queued(row, locked):
             return
+        self._judged.append((row["batch_id"], row["command_id"]))
         if row["cancelled_at"] is not None:
             self._ends.add(row, locked, State.WITHDRAWN, withdrawals.BATCH_CANCELLED)
         elif row["expires_at"] is not None and row["expires_at"] <= locked.now:
@@ -106,6 +108,8 @@ class Decisions:
 
     def write(self, connection: sa.Connection) -> None:
         """Write what was decided."""
+        if self._ends.rows or self._postponed or len({batch_id for batch_id, _ in self._judged}) > 1:
+            endings.hold_counts(connection, self._judged)
         self._ends.write(connection)
         self.taken.ended = len(self._ends.rows)
         endings.change(connection, self._postponed)

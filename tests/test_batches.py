@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import threading
 import uuid
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lifecycle import BatchNotFound, EnvironmentMismatch, InvalidArgument, Lifecycle, ZocdocClient, audit
+from lifecycle import (
+    BatchNotFound,
+    EnvironmentMismatch,
+    InvalidArgument,
+    Lifecycle,
+    ZocdocClient,
+    audit,
+    enqueuing,
+)
 from lifecycle.claiming import take
 from lifecycle.models import CommandState
 from tests import support
@@ -347,3 +357,64 @@ def test_the_same_wish_has_the_same_batch_id(lifecycle: Lifecycle, sandbox: Sand
     first = lifecycle.batch_id("cancel", "a", "b")
     assert first == lifecycle.batch_id("cancel", "a", "b") == str(uuid.UUID(first))
     assert len({first, lifecycle.batch_id("cancel", "ab"), lifecycle.batch_id("cancel", "b", "a")}) == 3
+
+
+def waits_for_a_lock(url: str) -> bool:
+    """Tell whether some connection to the database waits for another."""
+    statement = (
+        "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return bool(support.query(url, statement)[0]["n"])
+
+
+def test_a_doubled_row_and_a_worker_do_not_wait_in_a_circle(
+    lifecycle: Lifecycle, sandbox: Sandbox, idle: Lifecycle, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker holds an appointment and goes on to the counts of its batch, so who adds rows goes that way too."""
+    if not lifecycle.database.is_postgres:
+        pytest.skip("SQLite has one writer at a time")
+    first, second, third = many(lifecycle, sandbox, 3)
+    numbers = itertools.count()
+    monkeypatch.setattr(enqueuing, "_CHUNK", 2)
+    monkeypatch.setattr(uuid, "uuid4", lambda: f"aa000000-0000-4000-8000-{next(numbers):012}")  # one slot
+    goes_on = threading.Event()
+
+    def rows() -> Iterator[dict[str, Any]]:
+        yield from ({"appointment_id": first}, {"appointment_id": second})
+        goes_on.wait(SOON)
+        yield from ({"appointment_id": third}, {"appointment_id": first})
+
+    with support.in_background(lambda: idle.submit_many(rows(), command="cancel", actor=ACTOR, batch_id="b")) as came:
+        support.until(lambda: support.states(database_url) == ["queued", "queued"])
+        with lifecycle.database.write() as worker:
+            audit.lock(lifecycle.database, worker, first)
+            goes_on.set()
+            support.until(lambda: waits_for_a_lock(database_url))
+            worker.exec_driver_sql(
+                "UPDATE lifecycle_commands SET state = 'sending', due_at = NULL WHERE appointment_id = %s", (first,)
+            )
+    assert repr(came) == "[Batch('b')]"
+    assert (idle.batch("b").progress().queued, idle.batch("b").progress().refused) == (2, 1)
+
+
+def test_commands_that_end_and_commands_that_go_on_are_counted_in_one_order(
+    lifecycle: Lifecycle, sandbox: Sandbox, idle: Lifecycle, client: ZocdocClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever takes from a batch while another does waits for its counts, and holds none of them meanwhile."""
+    if not lifecycle.database.is_postgres:
+        pytest.skip("SQLite has one writer at a time")
+    ids = many(lifecycle, sandbox, 2)
+    lifecycle.cancel(ids[0], actor=ACTOR)
+    names = iter(("bb000000-0000-4000-8000-000000000000", "aa000000-0000-4000-8000-000000000000"))
+    monkeypatch.setattr(uuid, "uuid4", lambda: next(names))
+    batch = idle.submit_many([{"appointment_id": each} for each in ids], command="cancel", actor=ACTOR, batch_id="b")
+    url = idle.database.engine.url.render_as_string(hide_password=False)
+    slot = "SELECT 1 FROM lifecycle_batch_counts WHERE slot = %s FOR UPDATE"
+    with lifecycle.database.write() as another:
+        another.exec_driver_sql(slot, ("aa",))
+        with support.in_background(lambda: take(lifecycle.resources, most=8, clients={"machine": client})) as came:
+            support.until(lambda: waits_for_a_lock(url))
+            another.exec_driver_sql(slot, ("bb",))
+            another.commit()
+    assert [(each.scanned, each.ended, len(each.orders)) for each in came] == [(2, 1, 1)]
+    assert (batch.progress().refused, batch.progress().sending) == (1, 1)
