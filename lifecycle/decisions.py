@@ -190,8 +190,14 @@ class Decisions:
         if command.attempt == 1:
             self._waits.append((row["command"], locked.now - row["queued_at"]))
         self._entries.append((locked, _accepted(row, command, advice)))
-        claim = Claim(command, client, self._claimed_at, advice)
+        claim = Claim(command, client, self._claimed_at, advice, self._expiry(row, locked))
         self.taken.orders.append(Order(claim, row["source"], is_background=row["batch_id"] is not None))
+
+    def _expiry(self, row: Mapping[Any, Any], locked: audit.Locked) -> float | None:
+        """Tell when the command expires, by the clock that calls are measured with: rather early than late."""
+        if row["expires_at"] is None:
+            return None
+        return self._claimed_at + float((row["expires_at"] - locked.now).total_seconds())
 
 
 def _accepted(row: Mapping[Any, Any], command: Pending, advice: tuple[str, ...]) -> audit.Entry:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lifecycle.sandbox import Sandbox, Server
+    from lifecycle.zocdoc.timing import Budget
 
 SOON = 20.0
 
@@ -163,6 +164,29 @@ def test_a_stale_wish_expires(lifecycle: Lifecycle, sandbox: Sandbox, idle: Life
     with pytest.raises(CommandExpired):
         submitted.result()
     assert lifecycle.history(appointment_id)[-1].event == "command_expired"
+    assert support.posts(sandbox, appointment_id) == 0
+
+
+class Slow:
+    """A rate that has its next turn in a while."""
+
+    def wait(self, budget: Budget) -> bool:
+        """Sleep until it comes, if it does not come too late."""
+        return budget.sleep(1.0)
+
+    def hold(self, seconds: float) -> None:
+        """Do nothing."""
+
+
+def test_what_waits_for_its_turn_expires_too(database_url: str, server: Server, sandbox: Sandbox) -> None:
+    """A command that was taken in time, but whose turn under the rate comes after `expires_at`, is not sent."""
+    with support.client_of(server) as quick, support.opened(database_url, quick) as tracking:
+        appointment_id = support.tracked(tracking, sandbox)
+    with support.client_of(server, pace=Slow()) as slow, support.opened(database_url, slow) as lifecycle:
+        soon = datetime.now(UTC) + timedelta(seconds=0.5)
+        submitted = lifecycle.submit("cancel", appointment_id, actor=ACTOR, expires_at=soon)
+        assert submitted.wait(SOON)
+        assert submitted.state == "expired"
     assert support.posts(sandbox, appointment_id) == 0
 
 
