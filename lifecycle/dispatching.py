@@ -239,6 +239,7 @@ class Dispatcher:
             if not is_refused:
                 self._holds = 0
                 return
+            self._window = 1  # so after each pause one command tries the credential, and no more are rejected
             if time.monotonic() < self._held_until:
                 return
             seconds = _HOLD[min(self._holds, len(_HOLD) - 1)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import threading
+import time
 import uuid
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from lifecycle import (
     Lifecycle,
     ZocdocClient,
     audit,
+    dispatching,
     enqueuing,
 )
 from lifecycle.claiming import take
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lifecycle import Batch
-    from lifecycle.sandbox import Sandbox
+    from lifecycle.sandbox import Sandbox, Server
 
 SOON = 30.0
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -357,6 +359,22 @@ def test_the_same_wish_has_the_same_batch_id(lifecycle: Lifecycle, sandbox: Sand
     first = lifecycle.batch_id("cancel", "a", "b")
     assert first == lifecycle.batch_id("cancel", "a", "b") == str(uuid.UUID(first))
     assert len({first, lifecycle.batch_id("cancel", "ab"), lifecycle.batch_id("cancel", "b", "a")}) == 3
+
+
+def test_a_forbidden_credential_does_not_cost_a_batch(
+    lifecycle: Lifecycle, sandbox: Sandbox, server: Server, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each pause one command tries it; the others stay queued, and go on once it is good again."""
+    monkeypatch.setattr(dispatching, "_HOLD", (0.2,))
+    ids = many(lifecycle, sandbox, 40)
+    support.arm(sandbox, kind="answer", operation="cancel", status=403, times=1000)
+    with support.client_of(server) as client, support.opened(database_url, client, concurrency=4) as made:
+        batch = made.submit_many([{"appointment_id": each} for each in ids], command="cancel", actor=ACTOR)
+        time.sleep(2.0)
+        sandbox.faults.clear()
+        assert batch.wait(SOON)
+        assert batch.progress().rejected <= 20
+        assert batch.progress().ended == 40
 
 
 def waits_for_a_lock(url: str) -> bool:
