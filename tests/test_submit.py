@@ -385,6 +385,21 @@ def test_a_users_command_needs_the_users_credential(
         assert [each.state for each in again] == ["applied", "applied"]
 
 
+def test_a_refused_credential_holds_up_nobody_else(
+    database_url: str, client: ZocdocClient, server: Server, sandbox: Sandbox
+) -> None:
+    """While one user's token is refused, the commands of others are sent."""
+    with support.user_client(server, "u1") as user, support.opened(database_url, user) as tracking:
+        appointment_id = support.tracked(tracking, sandbox, booked_by="user:u1")
+    stale = ZocdocClient(base_url=server.base_url, access_token="stale", identity="user:u1")
+    with stale, support.opened(database_url, client, user_client={"u1": stale}.get) as lifecycle:
+        waiting = lifecycle.submit("cancel", appointment_id, actor=ACTOR)
+        support.until(lambda: support.calls(sandbox, appointment_id)[1:])
+        others = [lifecycle.submit("cancel", support.tracked(lifecycle, sandbox), actor=ACTOR) for _ in range(2)]
+        assert all(each.wait(2.0) for each in others)
+        assert waiting.state == "queued"
+
+
 def test_a_user_without_a_credential_is_refused(
     database_url: str, client: ZocdocClient, server: Server, sandbox: Sandbox
 ) -> None:
