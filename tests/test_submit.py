@@ -25,7 +25,7 @@ from lifecycle import (
     ZocdocClient,
     database,
 )
-from lifecycle.claiming import take
+from lifecycle.claiming import take, waiting_identities
 from lifecycle.errors import AppointmentNotFound
 from tests import support
 from tests.conftest import FAST
@@ -398,6 +398,22 @@ def test_a_refused_credential_holds_up_nobody_else(
         others = [lifecycle.submit("cancel", support.tracked(lifecycle, sandbox), actor=ACTOR) for _ in range(2)]
         assert all(each.wait(2.0) for each in others)
         assert waiting.state == "queued"
+
+
+def test_every_users_turn_comes(database_url: str, server: Server, sandbox: Sandbox) -> None:
+    """However many users there are whose clients are not to be had: not the same are asked for each time."""
+    users = [f"user:u{number}" for number in range(3)]
+    for each in users:
+        with (
+            support.user_client(server, each.removeprefix("user:")) as user,
+            support.opened(database_url, user) as tracking,
+        ):
+            appointment_id = support.tracked(tracking, sandbox, booked_by=each)
+        with support.opened(database_url, None) as idle:
+            idle.submit("cancel", appointment_id, actor=ACTOR)
+    with support.opened(database_url, None) as idle:
+        found = {each for _ in range(60) for each in waiting_identities(idle.resources, but=["user:u0"], most=1)}
+    assert found == {"user:u1", "user:u2"}
 
 
 def test_a_user_without_a_credential_is_refused(
