@@ -327,14 +327,19 @@ def test_a_client_of_another_environment_submits_nothing(
     lifecycle: Lifecycle, sandbox: Sandbox, database_url: str
 ) -> None:
     """Its dispatcher would never send it."""
-    wishes = [{"appointment_id": support.tracked(lifecycle, sandbox)}]
+    appointment_id = support.tracked(lifecycle, sandbox)
     with (
         ZocdocClient.for_environment("production", client_id="x", client_secret="y") as other,
         Lifecycle(database_url, zocdoc=other) as wrong,
-        pytest.raises(EnvironmentMismatch),
     ):
-        wrong.submit_many(wishes, actor=ACTOR, command="confirm")
+        with pytest.raises(EnvironmentMismatch):
+            wrong.submit_many([{"appointment_id": appointment_id}], actor=ACTOR, command="confirm")
+        with pytest.raises(EnvironmentMismatch):
+            wrong.submit("confirm", appointment_id, actor=ACTOR)
+        with wrong.database.engine.connect() as own, pytest.raises(EnvironmentMismatch):
+            wrong.submit("confirm", appointment_id, actor=ACTOR, session=own)
     assert list(lifecycle.batches()) == []
+    assert support.commands(database_url) == []
 
 
 def test_a_batch_that_was_cancelled_is_finished(idle: Lifecycle, lifecycle: Lifecycle, sandbox: Sandbox) -> None:
