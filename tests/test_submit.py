@@ -138,6 +138,27 @@ def test_a_session_of_another_kind_of_database_is_refused(idle: Lifecycle, postg
     engine.dispose()
 
 
+def test_what_is_no_session_is_refused(idle: Lifecycle) -> None:
+    """With a word that says what is one."""
+    other: Any
+    for other in ("session", idle.database.engine):
+        with pytest.raises(InvalidArgument, match="session"):
+            idle.submit("cancel", "00000000-0000-4000-8000-000000000000", actor=ACTOR, session=other)
+
+
+def test_a_connection_in_autocommit_mode_tells_of_its_wish(
+    lifecycle: Lifecycle, sandbox: Sandbox, client: ZocdocClient, database_url: str
+) -> None:
+    """It commits at once, and never says so: the command is dispatched when it is given back."""
+    appointment_id = support.tracked(lifecycle, sandbox)
+    engine = sa.create_engine(database_url, isolation_level="AUTOCOMMIT")
+    with support.opened(database_url, client) as made:
+        with engine.connect() as own:
+            submitted = made.submit("cancel", appointment_id, actor=ACTOR, session=own)
+        assert submitted.wait(SOON)
+    engine.dispose()
+
+
 def test_one_active_command_per_appointment(lifecycle: Lifecycle, sandbox: Sandbox, idle: Lifecycle) -> None:
     """A queued one is in the way of others, called or submitted; the refusal is in the trail."""
     appointment_id = support.tracked(lifecycle, sandbox)
@@ -514,6 +535,8 @@ def test_waiting_ends_in_time(lifecycle: Lifecycle, sandbox: Sandbox, idle: Life
     appointment_id = support.tracked(lifecycle, sandbox)
     submitted = idle.submit("cancel", appointment_id, actor=ACTOR)
     assert not submitted.wait(0.05)
+    with pytest.raises(InvalidArgument, match="timeout"):
+        submitted.wait(float("nan"))
     with pytest.raises(CommandInProgress):
         submitted.result()
 
