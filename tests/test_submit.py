@@ -159,6 +159,22 @@ def test_a_connection_in_autocommit_mode_tells_of_its_wish(
     engine.dispose()
 
 
+def test_a_commit_after_the_close_sends_nothing(
+    lifecycle: Lifecycle, sandbox: Sandbox, client: ZocdocClient, database_url: str
+) -> None:
+    """What is queued then stays queued, for another process."""
+    appointment_id = support.tracked(lifecycle, sandbox)
+    engine = sa.create_engine(database_url)
+    with orm.Session(engine) as session:
+        with support.opened(database_url, client) as made:
+            submitted = made.submit("cancel", appointment_id, actor=ACTOR, session=session)
+        session.commit()
+    assert not submitted.wait(0.5)
+    assert support.posts(sandbox, appointment_id) == 0
+    made.close()
+    engine.dispose()
+
+
 def test_one_active_command_per_appointment(lifecycle: Lifecycle, sandbox: Sandbox, idle: Lifecycle) -> None:
     """A queued one is in the way of others, called or submitted; the refusal is in the trail."""
     appointment_id = support.tracked(lifecycle, sandbox)

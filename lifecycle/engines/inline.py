@@ -35,13 +35,16 @@ class InlineEngine:
         self._concurrency = concurrency
         self._lock = threading.Lock()
         self._run: _Run | None = None
+        self._is_closed = False
 
     def announce(self, connection: sa.Connection) -> None:
         """Do nothing: who commits will tell."""
 
     def committed(self, *_session: object) -> None:
-        """Look at the queue now."""
+        """Look at the queue now, unless it is closed: a session may be committed later than that."""
         with self._lock:
+            if self._is_closed:
+                return
             # A forked child has no threads of its parent.
             if self._run is None or self._run.process != os.getpid():
                 self._run = _Run(self._resources, self._concurrency)
@@ -55,7 +58,7 @@ class InlineEngine:
     def close(self) -> None:
         """Take nothing more, and finish what was taken."""
         with self._lock:
-            run, self._run = self._run, None
+            run, self._run, self._is_closed = self._run, None, True
         if run is not None:
             run.stop()
 
