@@ -204,6 +204,19 @@ def test_a_stale_wish_expires(lifecycle: Lifecycle, sandbox: Sandbox, idle: Life
     assert support.posts(sandbox, appointment_id) == 0
 
 
+def test_what_waits_to_be_sent_again_expires_in_time(database_url: str, client: ZocdocClient, sandbox: Sandbox) -> None:
+    """Not when it would have been sent: until then it would be in the way of others."""
+    timing = Timing(resend_backoff=600.0)
+    with support.opened(database_url, client, timing) as lifecycle:
+        appointment_id = support.tracked(lifecycle, sandbox)
+        support.arm(sandbox, kind="answer", operation="cancel", status=401, times=2)
+        soon = datetime.now(UTC) + timedelta(seconds=1)
+        submitted = lifecycle.submit("cancel", appointment_id, actor=ACTOR, expires_at=soon)
+        assert submitted.wait(SOON)
+        assert submitted.state == "expired"
+        assert lifecycle.confirm(appointment_id, actor=ACTOR).to_status == "confirmed"
+
+
 class Slow:
     """A rate that has its next turn in a while."""
 
