@@ -221,7 +221,8 @@ class Lifecycle:
         wish gives a handle on that one.
 
         Raises `AppointmentNotFound`, `CommandInProgress` while another command on the appointment is active,
-        `RequestKeyReused`, `InvalidArgument`, `DatabaseUnavailable`; the caller's transaction stays usable.
+        `RequestKeyReused`, `EnvironmentMismatch`, `InvalidArgument`, `DatabaseUnavailable`; the caller's transaction
+        stays usable.
         """
         wish = wishes.of(
             command,

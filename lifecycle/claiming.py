@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from lifecycle.resources import Resources
 
+_IDENTITIES_AT_ONCE: Final = 100
+
 
 def take(
     resources: Resources,
@@ -59,10 +61,13 @@ def next_due(resources: Resources) -> datetime | None:
     return min(filter(None, found), default=None)
 
 
-def waiting_identities(resources: Resources, *, but: list[str]) -> list[str]:
-    """List some identities, other than those, with whose credentials queued commands are to be sent. Database only."""
+def waiting_identities(resources: Resources, *, but: list[str], most: int = _IDENTITIES_AT_ONCE) -> list[str]:
+    """List some identities, other than those, with whose credentials queued commands are to be sent. Database only.
+
+    Others each time, if there are more: those whose clients are not to be had now must not keep others from their turn.
+    """
     with resources.database.read() as connection:
-        return list(connection.execute(_IDENTITIES, {"but": but}).scalars())
+        return list(connection.execute(_IDENTITIES, {"but": but, "most": most}).scalars())
 
 
 def count(resources: Resources) -> int:
@@ -119,11 +124,12 @@ _NEXT: Final = (
     .order_by(_commands.c.due_at)
     .limit(1)
 )
-_IDENTITIES: Final = (
+_waiting = (
     sa.select(_appointments.c.booked_with)
     .join_from(_commands, _appointments)
     .where(_IS_QUEUED, _appointments.c.booked_with.not_in(sa.bindparam("but", expanding=True)))
     .distinct()
-    .limit(100)
+    .subquery()
 )
+_IDENTITIES: Final = sa.select(_waiting).order_by(sa.func.random()).limit(sa.bindparam("most"))
 _COUNT: Final = sa.select(sa.func.count()).where(_IS_QUEUED)

@@ -91,11 +91,13 @@ class Decisions:
         self._postponed: list[dict[str, Any]] = []
         self._entries: list[tuple[audit.Locked, audit.Entry]] = []
         self._waits: list[tuple[str, timedelta]] = []
+        self._judged: list[tuple[str | None, str]] = []
 
     def judge(self, row: Mapping[Any, Any], locked: audit.Locked) -> None:
         """Decide about one command, whose appointment is locked."""
         if not endings.is_queued(row, locked):
             return
+        self._judged.append((row["batch_id"], row["command_id"]))
         if row["cancelled_at"] is not None:
             self._ends.add(row, locked, State.WITHDRAWN, withdrawals.BATCH_CANCELLED)
         elif row["expires_at"] is not None and row["expires_at"] <= locked.now:
@@ -107,6 +109,8 @@ class Decisions:
 
     def write(self, connection: sa.Connection) -> None:
         """Write what was decided."""
+        if self._ends.rows or self._postponed or len({batch_id for batch_id, _ in self._judged}) > 1:
+            endings.hold_counts(connection, self._judged)
         self._ends.write(connection)
         self.taken.ended = len(self._ends.rows)
         endings.change(connection, self._postponed)
@@ -194,8 +198,14 @@ class Decisions:
         if command.attempt == 1:
             self._waits.append((row["command"], locked.now - row["queued_at"]))
         self._entries.append((locked, _accepted(row, command, advice)))
-        claim = Claim(command, client, self._claimed_at, advice)
+        claim = Claim(command, client, self._claimed_at, advice, self._expiry(row, locked))
         self.taken.orders.append(Order(claim, row["source"], is_background=row["batch_id"] is not None))
+
+    def _expiry(self, row: Mapping[Any, Any], locked: audit.Locked) -> float | None:
+        """Tell when the command expires, by the clock that calls are measured with: rather early than late."""
+        if row["expires_at"] is None:
+            return None
+        return self._claimed_at + float((row["expires_at"] - locked.now).total_seconds())
 
 
 def _accepted(row: Mapping[Any, Any], command: Pending, advice: tuple[str, ...]) -> audit.Entry:

@@ -47,6 +47,15 @@ _FORBIDDEN_IN_A_ROW: Final = 3
 _TOO_SLOW: Final = {zocdoc.Reason.CLAIM_EXPIRED, zocdoc.Reason.RATE_LIMITED}
 
 
+@dataclass(slots=True)
+class _Credential:
+    """What Zocdoc has said of a credential lately: until when it is left alone, how often so, and 403s in a row."""
+
+    held_until: float = 0.0
+    holds: int = 0
+    forbidden: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drained:
     """What a run came to: commands taken, and when the next one is due (None: nothing is queued)."""
@@ -77,9 +86,7 @@ class Dispatcher:
         self._changed = threading.Condition()
         self._outstanding = 0
         self._window = concurrency
-        self._held_until = 0.0
-        self._holds = 0
-        self._forbidden = 0
+        self._credentials: dict[str, _Credential] = {}
         self._known: dict[str, zocdoc.ZocdocClient | None] = {}
         self._known_until = 0.0
         self._beat = time.monotonic()
@@ -123,7 +130,7 @@ class Dispatcher:
         while not stop.is_set():
             room = self._window - self._outstanding
             # A handful at a time: one transaction for many intents costs little more than for one.
-            if room < min(self._window, max(1, self._window // 4)) or time.monotonic() < self._held_until:
+            if room < min(self._window, max(1, self._window // 4)):
                 self._wait_for_change(stop)
                 continue
             found = self._take(room)
@@ -137,7 +144,7 @@ class Dispatcher:
         return taken
 
     def _take(self, most: int) -> int:
-        found = claiming.take(self._resources, most=most, clients=self._clients())
+        found = claiming.take(self._resources, most=most, clients=self._not_held(self._clients()))
         with self._changed:
             self._beat = time.monotonic()
             self._outstanding += len(found.orders) + len(found.to_read)
@@ -155,6 +162,13 @@ class Dispatcher:
             _log.info("dispatch_without_threads", extra={"error": type(error).__name__})
             while self._carry_out_next():
                 pass
+
+    def _not_held(self, clients: dict[str, zocdoc.ZocdocClient | None]) -> dict[str, zocdoc.ZocdocClient | None]:
+        """Leave the clients out whose credentials Zocdoc refuses for the time being."""
+        now = time.monotonic()
+        with self._changed:
+            held = {identity for identity, each in self._credentials.items() if now < each.held_until}
+        return {identity: client for identity, client in clients.items() if identity not in held}
 
     def _clients(self) -> dict[str, zocdoc.ZocdocClient | None]:
         """Give the clients by the identities whose commands this process may take."""
@@ -207,7 +221,7 @@ class Dispatcher:
             span.claimed(command.command_id, command.attempt)
             attempt, settled = sending.perform(self._resources, order.claim, source=order.source)
             span.ended(attempt.outcome)
-        self._learn(attempt.outcome)
+        self._learn(order.claim.client.identity, attempt.outcome)
         if settled is None:
             with zocdoc.background(when=order.is_background):
                 sending.follow_late(self._resources, order.claim.client, command, source=order.source)
@@ -227,25 +241,33 @@ class Dispatcher:
         for order in found.orders:
             self._send(order)
 
-    def _learn(self, outcome: zocdoc.Outcome) -> None:
-        """Take less at once where commands wait too long to be sent, and nothing while the credential is refused."""
-        status = outcome.http_status
+    def _learn(self, identity: str, outcome: zocdoc.Outcome) -> None:
+        """Take less at once where commands wait too long to be sent, and none for a credential that is refused."""
         with self._changed:
             if isinstance(outcome, zocdoc.NotSent) and outcome.reason_code in _TOO_SLOW:
                 self._window = max(1, self._window // 2)
             else:
                 self._window = min(self._window + 1, _AHEAD * self.concurrency)
-            self._forbidden = self._forbidden + 1 if status == _FORBIDDEN else 0
-            is_refused = status == sending.UNAUTHORISED or self._forbidden >= _FORBIDDEN_IN_A_ROW
-            if not is_refused:
-                self._holds = 0
-                return
-            if time.monotonic() < self._held_until:
-                return
-            seconds = _HOLD[min(self._holds, len(_HOLD) - 1)]
-            self._holds += 1
-            self._held_until = time.monotonic() + seconds
-        _log.warning("dispatch_held", extra={"http_status": status, "seconds": seconds})
+            seconds = self._hold(identity, outcome.http_status)
+        if seconds is not None:
+            _log.warning("dispatch_held", extra={"http_status": outcome.http_status, "seconds": seconds})
+
+    def _hold(self, identity: str, status: int | None) -> float | None:
+        """Leave a credential alone that is refused, and tell for how many seconds; None: it is not, or is already."""
+        credential = self._credentials.setdefault(identity, _Credential())
+        credential.forbidden = credential.forbidden + 1 if status == _FORBIDDEN else 0
+        if status != sending.UNAUTHORISED and credential.forbidden < _FORBIDDEN_IN_A_ROW:
+            credential.holds = 0
+            return None
+        default = self._resources.clients.default
+        if default is not None and default.identity == identity:
+            self._window = 1  # so after each pause one command tries the credential, and no more are rejected
+        if time.monotonic() < credential.held_until:
+            return None
+        seconds = _HOLD[min(credential.holds, len(_HOLD) - 1)]
+        credential.holds += 1
+        credential.held_until = time.monotonic() + seconds
+        return seconds
 
     def _wait_for_change(self, stop: threading.Event) -> None:
         with self._changed:

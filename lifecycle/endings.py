@@ -14,7 +14,7 @@ from lifecycle import audit, models, settlement, telemetry
 from lifecycle.pending import Pending
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from lifecycle.telemetry import Telemetry
 
@@ -33,6 +33,18 @@ def change(connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
     """
     if rows:
         connection.execute(_WHILE_QUEUED, sorted(rows, key=_by_command))
+
+
+def hold_counts(connection: sa.Connection, commands: Iterable[tuple[str | None, str]]) -> None:
+    """Lock the counts that changes of these commands will touch, each by its batch (None: it is in none) and its id.
+
+    All at once and in one order, for a transaction that changes them in several statements: else two of these could
+    wait for each other in a circle. On SQLite the writing transaction itself is the lock.
+    """
+    slots = {(batch_id, command_id[:_SLOT]) for batch_id, command_id in commands if batch_id is not None}
+    if slots and connection.dialect.name == "postgresql":
+        batch_ids, names = zip(*slots, strict=True)
+        connection.execute(_HOLD_COUNTS, {"batch_ids": list(batch_ids), "slots": list(names)})
 
 
 class Endings:
@@ -88,6 +100,16 @@ def _by_command(row: Mapping[str, Any]) -> str:
 
 
 _EVENTS: Final = {State.WITHDRAWN: audit.Event.COMMAND_WITHDRAWN, State.EXPIRED: audit.Event.COMMAND_EXPIRED}
+_SLOT: Final = 2
+"""Letters of a command's id that name its slot: as the triggers have it."""
+
+_counts: Final = models.batch_counts
+_HOLD_COUNTS: Final = sa.text(
+    f"INSERT INTO {_counts.name} AS counts (batch_id, slot, {', '.join(State)}) "  # noqa: S608 # ours
+    f"SELECT batch_id, slot, {', '.join('0' for _ in State)} "
+    "FROM unnest(CAST(:batch_ids AS text[]), CAST(:slots AS text[])) AS held (batch_id, slot) ORDER BY 1, 2 "
+    "ON CONFLICT (batch_id, slot) DO UPDATE SET queued = counts.queued"
+)
 _WHILE_QUEUED: Final = sa.update(models.commands).where(
     models.commands.c.command_id == sa.bindparam("of_command"), models.state_in(State.QUEUED)
 )

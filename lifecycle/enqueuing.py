@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from lifecycle import audit, chart, errors, models, submissions, wishes, wishlists
+from lifecycle import audit, chart, endings, errors, models, submissions, wishes, wishlists
 from lifecycle.resources import check_appointment_id, check_instant, check_name
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ KEY_TAKEN: Final = "request_key_taken"
 
 _CHUNK: Final = 1000
 """Rows taken in one transaction: a tenth of a second, so that nobody waits long for what they lock."""
+
+_TRIES: Final = 5
+"""Commands may get in the way between two looks; in practice the second one locks all that are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,23 +153,43 @@ def _queue(
         except _Unusable as unusable:
             known = {wishlists.ID: given.appointment_id} if given.values is None else given.values
             problems.append(_problem(batch_id, given.number, known, order, str(unusable)))
-    inserted = submissions.insert(resources, connection, wanted) if wanted else set()
-    left = [each for each in wanted if each.command_id not in inserted]
+    inserted = _insert(resources, connection, wanted) if wanted else set()
+    left = sorted((each for each in wanted if each.command_id not in inserted), key=_by_command)
     if not left:
         return problems
-    ids = sorted({each.wish.appointment_id for each in left})
-    audit.lock_all(resources.database, connection, ids)
-    # What was in the way may have ended since; what ends now is held up by the locks.
-    inserted = submissions.insert(resources, connection, left)
-    locks = audit.read_all(resources.database, connection, ids)
+    locks = audit.read_all(resources.database, connection, sorted({each.wish.appointment_id for each in left}))
     for each in left:
-        if each.command_id in inserted:
-            continue
         code = _refuse(resources, connection, each, locks)
         if code is not None:
             values = {"appointment_id": each.wish.appointment_id, "command": each.wish.command}
             problems.append(_problem(batch_id, each.batch_row, values, order, code))
     return problems
+
+
+def _insert(resources: Resources, connection: sa.Connection, wanted: Sequence[Queued]) -> set[str]:
+    """Insert what can be queued, and give the ids; the appointments of the others are locked then.
+
+    What was in the way may have ended since; what ends now is held up by the locks. They are taken before the counts
+    of the batch, as by everybody: so the first try, which knows no locks to take, is undone if it left anything.
+    """
+    held: set[str] = set()
+    for _ in range(_TRIES):
+        point = connection.begin_nested()
+        if held:
+            audit.lock_all(resources.database, connection, sorted(held))
+            endings.hold_counts(connection, [(each.batch_id, each.command_id) for each in wanted])
+        inserted = submissions.insert(resources, connection, wanted)
+        left = {each.wish.appointment_id for each in wanted if each.command_id not in inserted}
+        if left <= held:
+            point.commit()
+            return inserted
+        point.rollback()
+        held |= left
+    raise errors.DatabaseUnavailable(problem="other commands on the appointments come and go; submit again")
+
+
+def _by_command(given: Queued) -> str:
+    return given.command_id
 
 
 def _refuse(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -111,6 +112,8 @@ class Batch:
 
 
 def _wait(has_ended: Callable[[], bool], timeout: float | None) -> bool:
+    if timeout is not None and math.isnan(timeout):
+        raise errors.InvalidArgument(argument="timeout", problem="a number of seconds is needed, or None")
     until = None if timeout is None else time.monotonic() + timeout
     pause = _FIRST_PAUSE
     while not has_ended():

@@ -38,6 +38,7 @@ class Pending:
     target_status: str | None
     target_start_time: datetime | None
     queued_at: datetime | None = None
+    expires_at: datetime | None = None
 
     @property
     def is_submitted(self) -> bool:

@@ -33,13 +33,20 @@ NOT_RECORDED: Final = "not_recorded"
 class Claim:
     """A committed intent: this process may send it, until its lease runs out.
 
-    `claimed_at` is a moment of `zocdoc.clock()` before the intent was written.
+    `claimed_at` is a moment of `zocdoc.clock()` before the intent was written, `expires_at` one after which the command
+    is not to be sent any more; None: it does not expire.
     """
 
     command: Pending
     client: zocdoc.ZocdocClient
     claimed_at: float
     advice: tuple[str, ...] = ()
+    expires_at: float | None = None
+
+    def send_before(self, window: float) -> float:
+        """Tell until when it may be sent: for so many seconds after it was claimed, and until it expires."""
+        until = self.claimed_at + window
+        return until if self.expires_at is None else min(until, self.expires_at)
 
 
 def carry_out(resources: Resources, claim: Claim, *, source: str) -> Done:
@@ -67,7 +74,7 @@ def perform(resources: Resources, claim: Claim, *, source: str) -> tuple[attempt
         attempt = attempts.make(
             client,
             command,
-            send_before=claim.claimed_at + resources.timing.send_window,
+            send_before=claim.send_before(resources.timing.send_window),
             monotonic=resources.monotonic,
         )
     except BaseException:

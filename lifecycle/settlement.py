@@ -61,7 +61,10 @@ def _where_to(locked: audit.Locked, command: Pending, outcome: zocdoc.Outcome, t
     if state is State.NOT_SENT and command.is_submitted:
         pause = timing.resend_after(command.attempt)
         if pause is not None:
-            return {"state": State.QUEUED, "run_at": None, "due_at": locked.now + pause}
+            due_at = locked.now + pause
+            if command.expires_at is not None:
+                due_at = min(due_at, command.expires_at)  # then it is ended: nobody is to wait for longer
+            return {"state": State.QUEUED, "run_at": None, "due_at": due_at}
     return {"state": state, "run_at": None, "ended_at": locked.now, "payload": without_text(command)}
 
 

@@ -63,11 +63,12 @@ def submit(
 
     `announce` is called in the transaction. That is one of its own, or the caller's on `connection`: then the command
     is there once that is committed, and a wish that cannot be queued leaves the transaction usable. Raises
-    `AppointmentNotFound`, `RequestKeyReused`, `CommandInProgress` (in the trail only if the transaction is our own: a
-    caller's would have to lock the appointment).
+    `AppointmentNotFound`, `EnvironmentMismatch`, `RequestKeyReused`, `CommandInProgress` (in the trail only if the
+    transaction is our own: a caller's would have to lock the appointment).
     """
     given = queued(wish, expires_at=expires_at)
     with resources.database.write() if connection is None else nullcontext(connection) as used:
+        resources.check_own_environment(used)  # what its client would never send is not queued
         for _ in range(_TRIES):
             if insert(resources, used, [given]):
                 reach(Point.WISH_QUEUED)

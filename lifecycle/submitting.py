@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
+from sqlalchemy import orm
 
 from lifecycle import enqueuing, errors, submissions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime
-
-    from sqlalchemy import orm
 
     from lifecycle.engines.port import Engine
     from lifecycle.resources import Resources
@@ -36,7 +35,7 @@ def submit(
         command_id = submissions.submit(resources, wish, expires_at=expires_at, announce=engine.announce)
         engine.committed()
         return command_id
-    connection = session if isinstance(session, sa.Connection) else session.connection()
+    connection = _connection(session)
     if connection.dialect.name != resources.database.engine.dialect.name:
         problem = f"it is on {connection.dialect.name}; one on the database of this Lifecycle is needed"
         raise errors.InvalidArgument(argument="session", problem=problem)
@@ -65,8 +64,22 @@ def submit_many(
     return enqueuing.submit(resources, order, rows, announce=engine.announce, on_progress=told)
 
 
+def _connection(session: object) -> sa.Connection:
+    """Give the connection of the caller's transaction. Raises `InvalidArgument`."""
+    if isinstance(session, sa.Connection):
+        return session
+    if isinstance(session, orm.Session | orm.scoped_session):
+        return session.connection()
+    problem = "a Session or Connection of SQLAlchemy is needed; of an AsyncSession the one that its run_sync gives"
+    raise errors.InvalidArgument(argument="session", problem=problem)
+
+
 def _tell_after_commit(session: sa.Connection | orm.Session, engine: Engine) -> None:
     """Tell the engine after each commit of the session from now on; once too often does no harm."""
-    event = "commit" if isinstance(session, sa.Connection) else "after_commit"
-    if not sa.event.contains(session, event, engine.committed):
-        sa.event.listen(session, event, engine.committed)
+    for event in _ENDS if isinstance(session, sa.Connection) else ("after_commit",):
+        if not sa.event.contains(session, event, engine.committed):
+            sa.event.listen(session, event, engine.committed)
+
+
+_ENDS: Final = ("commit", "commit_twophase", "rollback")
+"""A connection in autocommit mode tells of no commit, but that it is given back."""

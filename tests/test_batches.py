@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import threading
+import time
 import uuid
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lifecycle import BatchNotFound, EnvironmentMismatch, InvalidArgument, Lifecycle, ZocdocClient, audit
+from lifecycle import (
+    BatchNotFound,
+    EnvironmentMismatch,
+    InvalidArgument,
+    Lifecycle,
+    ZocdocClient,
+    audit,
+    dispatching,
+    enqueuing,
+)
 from lifecycle.claiming import take
 from lifecycle.models import CommandState
 from tests import support
@@ -20,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lifecycle import Batch
-    from lifecycle.sandbox import Sandbox
+    from lifecycle.sandbox import Sandbox, Server
 
 SOON = 30.0
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -315,14 +327,19 @@ def test_a_client_of_another_environment_submits_nothing(
     lifecycle: Lifecycle, sandbox: Sandbox, database_url: str
 ) -> None:
     """Its dispatcher would never send it."""
-    wishes = [{"appointment_id": support.tracked(lifecycle, sandbox)}]
+    appointment_id = support.tracked(lifecycle, sandbox)
     with (
         ZocdocClient.for_environment("production", client_id="x", client_secret="y") as other,
         Lifecycle(database_url, zocdoc=other) as wrong,
-        pytest.raises(EnvironmentMismatch),
     ):
-        wrong.submit_many(wishes, actor=ACTOR, command="confirm")
+        with pytest.raises(EnvironmentMismatch):
+            wrong.submit_many([{"appointment_id": appointment_id}], actor=ACTOR, command="confirm")
+        with pytest.raises(EnvironmentMismatch):
+            wrong.submit("confirm", appointment_id, actor=ACTOR)
+        with wrong.database.engine.connect() as own, pytest.raises(EnvironmentMismatch):
+            wrong.submit("confirm", appointment_id, actor=ACTOR, session=own)
     assert list(lifecycle.batches()) == []
+    assert support.commands(database_url) == []
 
 
 def test_a_batch_that_was_cancelled_is_finished(idle: Lifecycle, lifecycle: Lifecycle, sandbox: Sandbox) -> None:
@@ -347,3 +364,80 @@ def test_the_same_wish_has_the_same_batch_id(lifecycle: Lifecycle, sandbox: Sand
     first = lifecycle.batch_id("cancel", "a", "b")
     assert first == lifecycle.batch_id("cancel", "a", "b") == str(uuid.UUID(first))
     assert len({first, lifecycle.batch_id("cancel", "ab"), lifecycle.batch_id("cancel", "b", "a")}) == 3
+
+
+def test_a_forbidden_credential_does_not_cost_a_batch(
+    lifecycle: Lifecycle, sandbox: Sandbox, server: Server, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each pause one command tries it; the others stay queued, and go on once it is good again."""
+    monkeypatch.setattr(dispatching, "_HOLD", (0.2,))
+    ids = many(lifecycle, sandbox, 40)
+    support.arm(sandbox, kind="answer", operation="cancel", status=403, times=1000)
+    with support.client_of(server) as client, support.opened(database_url, client, concurrency=4) as made:
+        batch = made.submit_many([{"appointment_id": each} for each in ids], command="cancel", actor=ACTOR)
+        time.sleep(2.0)
+        sandbox.faults.clear()
+        assert batch.wait(SOON)
+        assert batch.progress().rejected <= 20
+        assert batch.progress().ended == 40
+
+
+def waits_for_a_lock(url: str) -> bool:
+    """Tell whether some connection to the database waits for another."""
+    statement = (
+        "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return bool(support.query(url, statement)[0]["n"])
+
+
+def test_a_doubled_row_and_a_worker_do_not_wait_in_a_circle(
+    lifecycle: Lifecycle, sandbox: Sandbox, idle: Lifecycle, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker holds an appointment and goes on to the counts of its batch, so who adds rows goes that way too."""
+    if not lifecycle.database.is_postgres:
+        pytest.skip("SQLite has one writer at a time")
+    first, second, third = many(lifecycle, sandbox, 3)
+    numbers = itertools.count()
+    monkeypatch.setattr(enqueuing, "_CHUNK", 2)
+    monkeypatch.setattr(uuid, "uuid4", lambda: f"aa000000-0000-4000-8000-{next(numbers):012}")  # one slot
+    goes_on = threading.Event()
+
+    def rows() -> Iterator[dict[str, Any]]:
+        yield from ({"appointment_id": first}, {"appointment_id": second})
+        goes_on.wait(SOON)
+        yield from ({"appointment_id": third}, {"appointment_id": first})
+
+    with support.in_background(lambda: idle.submit_many(rows(), command="cancel", actor=ACTOR, batch_id="b")) as came:
+        support.until(lambda: support.states(database_url) == ["queued", "queued"])
+        with lifecycle.database.write() as worker:
+            audit.lock(lifecycle.database, worker, first)
+            goes_on.set()
+            support.until(lambda: waits_for_a_lock(database_url))
+            worker.exec_driver_sql(
+                "UPDATE lifecycle_commands SET state = 'sending', due_at = NULL WHERE appointment_id = %s", (first,)
+            )
+    assert repr(came) == "[Batch('b')]"
+    assert (idle.batch("b").progress().queued, idle.batch("b").progress().refused) == (2, 1)
+
+
+def test_commands_that_end_and_commands_that_go_on_are_counted_in_one_order(
+    lifecycle: Lifecycle, sandbox: Sandbox, idle: Lifecycle, client: ZocdocClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever takes from a batch while another does waits for its counts, and holds none of them meanwhile."""
+    if not lifecycle.database.is_postgres:
+        pytest.skip("SQLite has one writer at a time")
+    ids = many(lifecycle, sandbox, 2)
+    lifecycle.cancel(ids[0], actor=ACTOR)
+    names = iter(("bb000000-0000-4000-8000-000000000000", "aa000000-0000-4000-8000-000000000000"))
+    monkeypatch.setattr(uuid, "uuid4", lambda: next(names))
+    batch = idle.submit_many([{"appointment_id": each} for each in ids], command="cancel", actor=ACTOR, batch_id="b")
+    url = idle.database.engine.url.render_as_string(hide_password=False)
+    slot = "SELECT 1 FROM lifecycle_batch_counts WHERE slot = %s FOR UPDATE"
+    with lifecycle.database.write() as another:
+        another.exec_driver_sql(slot, ("aa",))
+        with support.in_background(lambda: take(lifecycle.resources, most=8, clients={"machine": client})) as came:
+            support.until(lambda: waits_for_a_lock(url))
+            another.exec_driver_sql(slot, ("bb",))
+            another.commit()
+    assert [(each.scanned, each.ended, len(each.orders)) for each in came] == [(2, 1, 1)]
+    assert (batch.progress().refused, batch.progress().sending) == (1, 1)

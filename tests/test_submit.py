@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from lifecycle import (
     ZocdocClient,
     database,
 )
-from lifecycle.claiming import take
+from lifecycle.claiming import take, waiting_identities
 from lifecycle.errors import AppointmentNotFound
 from tests import support
 from tests.conftest import FAST
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lifecycle.sandbox import Sandbox, Server
+    from lifecycle.zocdoc.timing import Budget
 
 SOON = 20.0
 
@@ -136,6 +138,43 @@ def test_a_session_of_another_kind_of_database_is_refused(idle: Lifecycle, postg
     engine.dispose()
 
 
+def test_what_is_no_session_is_refused(idle: Lifecycle) -> None:
+    """With a word that says what is one."""
+    other: Any
+    for other in ("session", idle.database.engine):
+        with pytest.raises(InvalidArgument, match="session"):
+            idle.submit("cancel", "00000000-0000-4000-8000-000000000000", actor=ACTOR, session=other)
+
+
+def test_a_connection_in_autocommit_mode_tells_of_its_wish(
+    lifecycle: Lifecycle, sandbox: Sandbox, client: ZocdocClient, database_url: str
+) -> None:
+    """It commits at once, and never says so: the command is dispatched when it is given back."""
+    appointment_id = support.tracked(lifecycle, sandbox)
+    engine = sa.create_engine(database_url, isolation_level="AUTOCOMMIT")
+    with support.opened(database_url, client) as made:
+        with engine.connect() as own:
+            submitted = made.submit("cancel", appointment_id, actor=ACTOR, session=own)
+        assert submitted.wait(SOON)
+    engine.dispose()
+
+
+def test_a_commit_after_the_close_sends_nothing(
+    lifecycle: Lifecycle, sandbox: Sandbox, client: ZocdocClient, database_url: str
+) -> None:
+    """What is queued then stays queued, for another process."""
+    appointment_id = support.tracked(lifecycle, sandbox)
+    engine = sa.create_engine(database_url)
+    with orm.Session(engine) as session:
+        with support.opened(database_url, client) as made:
+            submitted = made.submit("cancel", appointment_id, actor=ACTOR, session=session)
+        session.commit()
+    assert not submitted.wait(0.5)
+    assert support.posts(sandbox, appointment_id) == 0
+    made.close()
+    engine.dispose()
+
+
 def test_one_active_command_per_appointment(lifecycle: Lifecycle, sandbox: Sandbox, idle: Lifecycle) -> None:
     """A queued one is in the way of others, called or submitted; the refusal is in the trail."""
     appointment_id = support.tracked(lifecycle, sandbox)
@@ -165,12 +204,64 @@ def test_a_stale_wish_expires(lifecycle: Lifecycle, sandbox: Sandbox, idle: Life
     assert support.posts(sandbox, appointment_id) == 0
 
 
+def test_what_waits_to_be_sent_again_expires_in_time(database_url: str, client: ZocdocClient, sandbox: Sandbox) -> None:
+    """Not when it would have been sent: until then it would be in the way of others."""
+    timing = Timing(resend_backoff=600.0)
+    with support.opened(database_url, client, timing) as lifecycle:
+        appointment_id = support.tracked(lifecycle, sandbox)
+        support.arm(sandbox, kind="answer", operation="cancel", status=401, times=2)
+        soon = datetime.now(UTC) + timedelta(seconds=1)
+        submitted = lifecycle.submit("cancel", appointment_id, actor=ACTOR, expires_at=soon)
+        assert submitted.wait(SOON)
+        assert submitted.state == "expired"
+        assert lifecycle.confirm(appointment_id, actor=ACTOR).to_status == "confirmed"
+
+
+class Slow:
+    """A rate that has its next turn in a while."""
+
+    def wait(self, budget: Budget) -> bool:
+        """Sleep until it comes, if it does not come too late."""
+        return budget.sleep(1.0)
+
+    def hold(self, seconds: float) -> None:
+        """Do nothing."""
+
+
+def test_what_waits_for_its_turn_expires_too(database_url: str, server: Server, sandbox: Sandbox) -> None:
+    """A command that was taken in time, but whose turn under the rate comes after `expires_at`, is not sent."""
+    with support.client_of(server) as quick, support.opened(database_url, quick) as tracking:
+        appointment_id = support.tracked(tracking, sandbox)
+    with support.client_of(server, pace=Slow()) as slow, support.opened(database_url, slow) as lifecycle:
+        soon = datetime.now(UTC) + timedelta(seconds=0.5)
+        submitted = lifecycle.submit("cancel", appointment_id, actor=ACTOR, expires_at=soon)
+        assert submitted.wait(SOON)
+        assert submitted.state == "expired"
+    assert support.posts(sandbox, appointment_id) == 0
+
+
 def test_expiring_needs_no_credential(lifecycle: Lifecycle, sandbox: Sandbox, idle: Lifecycle) -> None:
     """A process that may send nothing ends what is stale all the same."""
     appointment_id = support.tracked(lifecycle, sandbox)
     submitted = idle.submit("cancel", appointment_id, actor=ACTOR, expires_at=datetime.now(UTC))
     assert submitted.wait(SOON)
     assert submitted.state == "expired"
+
+
+def test_what_others_are_to_send_is_looked_at_seldom(lifecycle: Lifecycle, sandbox: Sandbox, idle: Lifecycle) -> None:
+    """A process that may not send what is due looks again once a second, not all the time."""
+    appointment_id = support.tracked(lifecycle, sandbox)
+    scans: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if "LIMIT" in statement and "expires_at <=" in statement:
+            scans.append(statement)
+
+    sa.event.listen(idle.database.engine, "before_cursor_execute", note)
+    idle.submit("cancel", appointment_id, actor=ACTOR)
+    support.until(lambda: scans)
+    time.sleep(1.5)
+    assert len(scans) <= 5
 
 
 def test_a_queued_command_can_be_withdrawn_once(lifecycle: Lifecycle, sandbox: Sandbox, idle: Lifecycle) -> None:
@@ -344,6 +435,37 @@ def test_a_users_command_needs_the_users_credential(
         assert [each.state for each in again] == ["applied", "applied"]
 
 
+def test_a_refused_credential_holds_up_nobody_else(
+    database_url: str, client: ZocdocClient, server: Server, sandbox: Sandbox
+) -> None:
+    """While one user's token is refused, the commands of others are sent."""
+    with support.user_client(server, "u1") as user, support.opened(database_url, user) as tracking:
+        appointment_id = support.tracked(tracking, sandbox, booked_by="user:u1")
+    stale = ZocdocClient(base_url=server.base_url, access_token="stale", identity="user:u1")
+    with stale, support.opened(database_url, client, user_client={"u1": stale}.get) as lifecycle:
+        waiting = lifecycle.submit("cancel", appointment_id, actor=ACTOR)
+        support.until(lambda: support.calls(sandbox, appointment_id)[1:])
+        others = [lifecycle.submit("cancel", support.tracked(lifecycle, sandbox), actor=ACTOR) for _ in range(2)]
+        assert all(each.wait(2.0) for each in others)
+        assert waiting.state == "queued"
+
+
+def test_every_users_turn_comes(database_url: str, server: Server, sandbox: Sandbox) -> None:
+    """However many users there are whose clients are not to be had: not the same are asked for each time."""
+    users = [f"user:u{number}" for number in range(3)]
+    for each in users:
+        with (
+            support.user_client(server, each.removeprefix("user:")) as user,
+            support.opened(database_url, user) as tracking,
+        ):
+            appointment_id = support.tracked(tracking, sandbox, booked_by=each)
+        with support.opened(database_url, None) as idle:
+            idle.submit("cancel", appointment_id, actor=ACTOR)
+    with support.opened(database_url, None) as idle:
+        found = {each for _ in range(60) for each in waiting_identities(idle.resources, but=["user:u0"], most=1)}
+    assert found == {"user:u1", "user:u2"}
+
+
 def test_a_user_without_a_credential_is_refused(
     database_url: str, client: ZocdocClient, server: Server, sandbox: Sandbox
 ) -> None:
@@ -442,6 +564,8 @@ def test_waiting_ends_in_time(lifecycle: Lifecycle, sandbox: Sandbox, idle: Life
     appointment_id = support.tracked(lifecycle, sandbox)
     submitted = idle.submit("cancel", appointment_id, actor=ACTOR)
     assert not submitted.wait(0.05)
+    with pytest.raises(InvalidArgument, match="timeout"):
+        submitted.wait(float("nan"))
     with pytest.raises(CommandInProgress):
         submitted.result()
 

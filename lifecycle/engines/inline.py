@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 POLL: Final = 1.0
 """Seconds after which the queue is looked at without being woken: another process may have submitted something."""
 
+_SHORTEST_PAUSE: Final = 0.01
+
 
 class InlineEngine:
     """Dispatches in this process, with `concurrency` threads. Starts none before it is needed.
@@ -33,13 +35,16 @@ class InlineEngine:
         self._concurrency = concurrency
         self._lock = threading.Lock()
         self._run: _Run | None = None
+        self._is_closed = False
 
     def announce(self, connection: sa.Connection) -> None:
         """Do nothing: who commits will tell."""
 
     def committed(self, *_session: object) -> None:
-        """Look at the queue now."""
+        """Look at the queue now, unless it is closed: a session may be committed later than that."""
         with self._lock:
+            if self._is_closed:
+                return
             # A forked child has no threads of its parent.
             if self._run is None or self._run.process != os.getpid():
                 self._run = _Run(self._resources, self._concurrency)
@@ -53,7 +58,7 @@ class InlineEngine:
     def close(self) -> None:
         """Take nothing more, and finish what was taken."""
         with self._lock:
-            run, self._run = self._run, None
+            run, self._run, self._is_closed = self._run, None, True
         if run is not None:
             run.stop()
 
@@ -85,6 +90,6 @@ class _Run:
 
     def _work(self) -> float:
         drained = self._dispatcher.drain(self._stop)
-        if drained.next_at is None:
-            return POLL
-        return min(POLL, max(0.01, (drained.next_at - datetime.now(UTC)).total_seconds()))
+        due_in = 0.0 if drained.next_at is None else (drained.next_at - datetime.now(UTC)).total_seconds()
+        # What is due and was not taken is another's to take: somebody else's credential, or it is locked.
+        return min(POLL, max(due_in, _SHORTEST_PAUSE)) if due_in > 0 else POLL
