@@ -185,7 +185,8 @@ def _insert(resources: Resources, connection: sa.Connection, wanted: Sequence[Qu
             return inserted
         point.rollback()
         held |= left
-    raise errors.DatabaseUnavailable(problem="other commands on the appointments come and go; submit again")
+    problem = "other commands on the appointments come and go; submit again"
+    raise errors.DatabaseUnavailable(problem=problem, is_transient=True)
 
 
 def _by_command(given: Queued) -> str:

@@ -162,7 +162,7 @@ def test_a_connection_in_autocommit_mode_tells_of_its_wish(
 def test_a_commit_after_the_close_sends_nothing(
     lifecycle: Lifecycle, sandbox: Sandbox, client: ZocdocClient, database_url: str
 ) -> None:
-    """What is queued then stays queued, for another process."""
+    """What is queued then stays queued, for another process, or until it is used again."""
     appointment_id = support.tracked(lifecycle, sandbox)
     engine = sa.create_engine(database_url)
     with orm.Session(engine) as session:
@@ -171,6 +171,10 @@ def test_a_commit_after_the_close_sends_nothing(
         session.commit()
     assert not submitted.wait(0.5)
     assert support.posts(sandbox, appointment_id) == 0
+    made.recover()
+    assert submitted.wait(10)
+    made.close()
+    assert made.submit("cancel", support.tracked(lifecycle, sandbox), actor=ACTOR).wait(10)
     made.close()
     engine.dispose()
 

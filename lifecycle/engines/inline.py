@@ -37,8 +37,9 @@ class InlineEngine:
         self._run: _Run | None = None
         self._is_closed = False
 
-    def announce(self, connection: sa.Connection) -> None:
-        """Do nothing: who commits will tell."""
+    def announce(self, connection: sa.Connection) -> None:  # noqa: ARG002 # the port's
+        """Open again what was closed, because it is used; who commits will tell."""
+        self._open()
 
     def committed(self, *_session: object) -> None:
         """Look at the queue now, unless it is closed: a session may be committed later than that."""
@@ -51,7 +52,8 @@ class InlineEngine:
             self._run.wake()
 
     def ensure(self) -> None:
-        """Go on with what another process has left in the queue."""
+        """Go on with what another process has left in the queue; what was closed is open again."""
+        self._open()
         if claiming.count(self._resources):
             self.committed()
 
@@ -61,6 +63,10 @@ class InlineEngine:
             run, self._run, self._is_closed = self._run, None, True
         if run is not None:
             run.stop()
+
+    def _open(self) -> None:
+        with self._lock:
+            self._is_closed = False
 
 
 class _Run:
