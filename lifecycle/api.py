@@ -222,7 +222,7 @@ class Lifecycle:
 
         Raises `AppointmentNotFound`, `CommandInProgress` while another command on the appointment is active,
         `RequestKeyReused`, `EnvironmentMismatch`, `InvalidArgument`, `DatabaseUnavailable`; the caller's transaction
-        stays usable.
+        stays usable. With `session`, failures of the database itself come as SQLAlchemy raises them.
         """
         wish = wishes.of(
             command,
