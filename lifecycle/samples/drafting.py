@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from lifecycle.samples import habits
 from lifecycle.samples import practice as practices
-from lifecycle.samples.plans import EFFECTS, Action, Asked, Changed, Effect, Resolved, Told, Trouble
+from lifecycle.samples.plans import EFFECTS, Action, Asked, Batch, Changed, Effect, Resolved, Told, Trouble
 
 if TYPE_CHECKING:
     from random import Random
@@ -77,6 +77,26 @@ class Draft:
         again = self.now + self.after(5 * MINUTE, 0.8)
         return self.ask(command, again, actor, reason_type=reason_type, start=start, answer=answer, calm=True)
 
+    def submit(self, batch: Batch, *, status: str, reason_type: str | None = None) -> None:
+        """Have a command carried out with a batch; `status` is what comes of it, if nobody is quicker."""
+        turn = batch.at + timedelta(seconds=self.rng.uniform(10, 600))
+        if self.happens(habits.OVERTAKEN):
+            self.actions.append(Changed(at=batch.at + timedelta(seconds=1), status="cancelled"))
+            if self.happens(habits.OVERTAKEN_TOLD):
+                self.actions.append(Told(at=batch.at + timedelta(seconds=3), update_type="cancelled"))
+            status = "cancelled"
+        asked = Asked(
+            at=turn,
+            command=batch.command,
+            actor=batch.actor,
+            source=batch.source,
+            milliseconds=self.milliseconds(None),
+            reason_type=reason_type,
+            batch=batch,
+        )
+        self.actions.append(asked)
+        self.now, self.status = turn + timedelta(milliseconds=asked.milliseconds, seconds=1), status
+
     def recover(self, asked: Asked, effect: Effect) -> bool:
         """Let recovery settle a lost answer; False: it cannot be told, and a human looks."""
         if self.happens(habits.IMPATIENT):
@@ -139,6 +159,11 @@ class Draft:
     def night(self) -> datetime:
         """Give an instant in the next run of the nightly job."""
         at = datetime.combine(self.now.date(), _JOB_AT) + timedelta(seconds=self.rng.uniform(0, 900))
+        return at if at > self.now else at + timedelta(days=1)
+
+    def next_job(self) -> datetime:
+        """Give the beginning of the next run of the nightly job."""
+        at = datetime.combine(self.now.date(), _JOB_AT)
         return at if at > self.now else at + timedelta(days=1)
 
     def after(self, median: float, spread: float) -> timedelta:
