@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
 """In seconds."""
 
+_SETTLED_WITHIN: Final = timedelta(seconds=60)
+"""Within this a submitted command is read for and sent again, if it must be."""
+
 _JOB_AT: Final = time(3, tzinfo=UTC)
 """When the nightly job runs."""
 
@@ -85,17 +88,21 @@ class Draft:
             if self.happens(habits.OVERTAKEN_TOLD):
                 self.actions.append(Told(at=batch.at + timedelta(seconds=3), update_type="cancelled"))
             status = "cancelled"
+        trouble = habits.TROUBLES.draw(self.rng)
         asked = Asked(
             at=turn,
             command=batch.command,
             actor=batch.actor,
             source=batch.source,
-            milliseconds=self.milliseconds(None),
+            milliseconds=self.milliseconds(trouble),
             reason_type=reason_type,
+            trouble=trouble,
             batch=batch,
         )
         self.actions.append(asked)
-        self.now, self.status = turn + timedelta(milliseconds=asked.milliseconds, seconds=1), status
+        if trouble is None or EFFECTS[trouble].outcome != "rejected":
+            self.status = status  # what had no effect is sent again by itself
+        self.now = turn + timedelta(milliseconds=asked.milliseconds) + _SETTLED_WITHIN
 
     def recover(self, asked: Asked, effect: Effect) -> bool:
         """Let recovery settle a lost answer; False: it cannot be told, and a human looks."""

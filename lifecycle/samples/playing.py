@@ -110,6 +110,8 @@ class _Stage:
         self.agenda: list[tuple[datetime, int, Callable[[Any], None], Any]] = []
         self.order = 0
         self.batches: dict[str, list[dict[str, Any]]] = {}
+        self.submitted: dict[str, plans.Asked] = {}
+        self.put_back: set[tuple[str, datetime]] = set()
         self.acts: dict[type, Callable[[str, Any], None]] = {
             plans.Told: self.tell,
             plans.Looked: self.look,
@@ -195,16 +197,16 @@ class _Stage:
     def ask(self, appointment_id: str, asked: plans.Asked) -> None:
         """Ask for a command, with the client that is in the right trouble."""
         self.zocdoc.expect(asked)
-        if asked.batch is not None:
-            self.take(appointment_id, asked)
-            return
         with ExitStack() as stack:
             resources = self.resources
             if asked.trouble in _OWN_CLIENT:
                 client = stack.enter_context(self.client_in_trouble(asked.trouble))
                 resources = replace(resources, clients=Clients(client))
             stack.enter_context(suppress(*_EXPECTED))
-            commands.run(resources, asked.wish(appointment_id))
+            if asked.batch is None:
+                commands.run(resources, asked.wish(appointment_id))
+            else:
+                self.take(resources, appointment_id, asked)
         self.zocdoc.faults.clear()
         if asked.trouble is not None:
             self.recover(None)
@@ -228,8 +230,9 @@ class _Stage:
         rows = wishlists.rows(self.batches[batch.batch_id])
         enqueuing.submit(self.resources, order, rows, announce=lambda _: None)
 
-    def take(self, appointment_id: str, asked: plans.Asked) -> None:
+    def take(self, resources: Resources, appointment_id: str, asked: plans.Asked) -> None:
         """Carry a queued command out, as a dispatcher does."""
+        self.submitted[appointment_id] = replace(asked, trouble=None)
         with self.resources.database.read() as connection:
             command_id = connection.execute(_QUEUED, {"id": appointment_id}).scalar()
         if command_id is None:
@@ -237,14 +240,25 @@ class _Stage:
         if records.get(self.resources.database, appointment_id).in_doubt:
             who = {"actor": asked.actor, "source": asked.source}
             observations.follow(self.resources, self.sender, appointment_id, **who)
-        clients = {self.sender.identity: self.sender}
-        taken = claiming.take(self.resources, most=1, clients=clients, command_id=command_id)
+        clients = {self.sender.identity: resources.clients.default}
+        taken = claiming.take(resources, most=1, clients=clients, command_id=command_id)
         for order in taken.orders:
-            sending.perform(self.resources, order.claim, source=order.source)
+            sending.perform(resources, order.claim, source=order.source)
+        self.expect_again()
+
+    def expect_again(self) -> None:
+        """Expect the next turn of what was put back into the queue."""
+        with self.resources.database.read() as connection:
+            found = connection.execute(_PUT_BACK).all()
+        for appointment_id, due_at in found:
+            if (appointment_id, due_at) not in self.put_back:
+                self.put_back.add((appointment_id, due_at))
+                self.expect(due_at, self.do, (appointment_id, self.submitted[appointment_id]))
 
     def recover(self, _: None) -> None:
         """Let recovery look at what is due, and again when more is."""
         next_at = recovery.recover(self.resources).next_at
+        self.expect_again()
         if next_at is not None:
             self.expect(next_at, self.recover)
 
@@ -283,6 +297,9 @@ def _counted(database: databases.Database, started: float) -> Summary:
 
 _QUEUED: Final = sa.select(models.commands.c.command_id).where(
     models.commands.c.appointment_id == sa.bindparam("id"), models.state_in(models.CommandState.QUEUED)
+)
+_PUT_BACK: Final = sa.select(models.commands.c.appointment_id, models.commands.c.due_at).where(
+    models.state_in(models.CommandState.QUEUED), models.commands.c.attempt > 0
 )
 _EXPECTED: Final = (
     errors.TransitionRefused,

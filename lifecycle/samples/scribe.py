@@ -7,7 +7,7 @@ the steps. A test holds both ways equal, event by event.
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -91,6 +91,7 @@ class _Scribe:
         self.connection = cast("sa.Connection", self.paper)
         self.deliveries: list[dict[str, Any]] = []
         self.synced_at: datetime | None = None
+        self.submitted: dict[str, plans.Asked] = {}
         self.agenda: list[tuple[datetime, int, Callable[[Any], None], Any]] = []
         self.order = 0
         acts: dict[type, Callable[[Any], None]] = {
@@ -241,7 +242,14 @@ class _Scribe:
         judged.judge({**row, "cancelled_at": None}, self.paper.locked(self.now))
         judged.write(self.connection)
         for order in judged.taken.orders:
+            self.submitted[row["command_id"]] = replace(asked, trouble=None)
             self.send(asked, order.claim.command)
+
+    def expect_again(self, command: pending.Pending) -> None:
+        """Expect the next turn of a command, if it was put back into the queue."""
+        row = self.paper.commands[command.command_id]
+        if row["state"] == State.QUEUED:
+            self.expect(row["due_at"], self.take, self.submitted[command.command_id])
 
     def send(self, asked: plans.Asked, command: pending.Pending) -> None:
         """Do what `sending.carry_out` does: the call, and what comes of it; an unknown outcome is read for."""
@@ -255,6 +263,7 @@ class _Scribe:
             attempt = attempts.after_reading(command, outcome, self.reading(), asked.milliseconds)
         locked = self.paper.locked(self.now)
         settlement.settle_locked(self.connection, locked, command, attempt, source=asked.source, timing=_TIMING)
+        self.expect_again(command)
         if isinstance(outcome, zocdoc.Unknown):
             self.expect(self.now + _SETTLE, self.recover, command)
 
@@ -285,6 +294,7 @@ class _Scribe:
             outcome = zocdoc.NotSent(recovery.PROVED_NOT_APPLIED, _OK, reading.request_id)
             attempt = attempts.Attempt(outcome=outcome, reading=reading)
             settlement.settle_locked(self.connection, locked, command, attempt, source=recovery.SOURCE, timing=_TIMING)
+            self.expect_again(command)
             return
         pause = timedelta(seconds=_TIMING.spacing[reads - 1])
         doubt.postpone(
