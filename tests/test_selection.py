@@ -91,7 +91,7 @@ def test_batches_are_chosen_by_what_they_have(lifecycle: Lifecycle, database_url
     before, after = datetime(2026, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
     for command, actor in (("cancel", "user:1"), ("confirm", "user:2")):
         lifecycle.submit_many(wishes, actor=actor, command=command, batch_id=command)
-    chosen = {
+    chosen: dict[str, list[tuple[dict[str, object], list[str]]]] = {
         "batch_outcomes": [
             ({"actor": "user:1", "source": "api"}, ["cancel"]),
             ({"actor": "user:1", "source": "cli"}, []),
@@ -107,9 +107,14 @@ def test_batches_are_chosen_by_what_they_have(lifecycle: Lifecycle, database_url
     }
     for filters, expected in chosen[name]:
         assert [row["batch_id"] for row in rows(database_url, view, **filters)] == expected
-    for refused in ({"as_of": after}, {"event": "command_accepted"}, {"outcome": "applied"}):
+    impossible: tuple[dict[str, object], ...] = (
+        {"as_of": after},
+        {"event": "command_accepted"},
+        {"outcome": "applied"},
+    )
+    for filters in impossible:
         with pytest.raises(errors.InvalidArgument, match=f"lifecycle_{name} can be filtered by"):
-            rows(database_url, view, **refused)
+            rows(database_url, view, **filters)
 
 
 def test_a_view_that_there_is_not_is_named_with_those_that_there_are() -> None:

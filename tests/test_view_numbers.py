@@ -203,7 +203,7 @@ def _play_batches(lifecycle: Lifecycle, sandbox: Sandbox, ids: list[str]) -> Non
     support.arm(sandbox, kind="answer", operation="cancel", appointment_id=ids[2], status=422)
     for each in (ids[3], ids[9]):
         support.lose_answer(sandbox, "update_status", appointment_id=each)
-    given = [
+    given: list[Row] = [
         {"appointment_id": ids[0], "command": "cancel", "reason_type": "provider_not_available"},
         {"appointment_id": ids[1], "command": "confirm"},
         {"appointment_id": ids[2], "command": "cancel"},
