@@ -111,12 +111,12 @@ def of_same_key(resources: Resources, connection: sa.Connection, wish: Wish) -> 
 
 def refuse(connection: sa.Connection, given: Queued, locked: audit.Locked, reasons: tuple[str, ...]) -> audit.Locked:
     """Record a wish of a batch that cannot be queued, as a command that has ended, with its event. Needs the lock."""
-    values = {**row(given, locked), "state": State.REFUSED, "reason_code": reasons[0], "ended_at": locked.now}
+    values = {**row_of(given, locked), "state": State.REFUSED, "reason_code": reasons[0], "ended_at": locked.now}
     connection.execute(_INSERT_ENDED, values)
     return refusals.record(connection, locked, given.wish, reasons, command_id=given.command_id)
 
 
-def row(given: Queued, locked: audit.Locked) -> dict[str, Any]:
+def row_of(given: Queued, locked: audit.Locked) -> dict[str, Any]:
     """Make the row of a wish of a batch, without its state and without free text. Pure."""
     wish = given.wish
     return {

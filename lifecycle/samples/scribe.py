@@ -104,7 +104,7 @@ class _Scribe:
         self.expect_sync()
         for action in plan.actions:
             if isinstance(action, plans.Asked) and action.batch is not None:
-                self.expect(action.batch.at, self.submit, action)
+                self.expect(action.batch.at, self.submit, (action, action.batch))
                 self.expect(action.at, self.take, action)
             else:
                 self.expect(action.at, acts[type(action)], action)
@@ -217,18 +217,16 @@ class _Scribe:
         commands.accept(self.connection, locked, command, wish, digest=None, lease=_LEASE, advice=decision.advice)
         self.send(asked, command)
 
-    def submit(self, asked: plans.Asked) -> None:
+    def submit(self, due: tuple[plans.Asked, plans.Batch]) -> None:
         """Do what `enqueuing` does with a row of a batch; which row it is, is told later."""
-        batch, locked = asked.batch, self.paper.locked(self.now)
-        if batch is None:
-            return
+        (asked, batch), locked = due, self.paper.locked(self.now)
         wish = asked.wish(self.remote.data.appointment_id)
         given = submissions.Queued(wish=wish, command_id=uuid_text(self.ids), batch_id=batch.batch_id)
         reasons = submissions.in_the_way(locked)
         if reasons:
             submissions.refuse(self.connection, given, locked, reasons)
             return
-        row = {**submissions.row(given, locked), "state": State.QUEUED, "due_at": self.now}
+        row = {**submissions.row_of(given, locked), "state": State.QUEUED, "due_at": self.now}
         self.connection.execute(_INSERT_COMMAND, row)
 
     def take(self, asked: plans.Asked) -> None:
