@@ -341,7 +341,7 @@ command_outcomes: Final = View(
     _table(
         "command_outcomes",
         "One row for each accepted command: how it ended, after how long and how many attempts. What was submitted and "
-        "never accepted is in lifecycle_batch_rows, and with its reason in lifecycle_event_log",
+        "never accepted is in lifecycle_event_log, and in lifecycle_batch_rows if it belonged to a batch",
         ("command_id", _TEXT, "The command"),
         _APPOINTMENT,
         ("command", _TEXT, "confirm, cancel, reschedule, mark_arrived, mark_no_show"),

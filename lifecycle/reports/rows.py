@@ -212,7 +212,7 @@ class CommandOutcomesRow:
     """A row of `lifecycle_command_outcomes`.
 
     One row for each accepted command: how it ended, after how long and how many attempts. What was submitted and never
-    accepted is in `lifecycle_batch_rows`, and with its reason in `lifecycle_event_log`.
+    accepted is in `lifecycle_event_log`, and in `lifecycle_batch_rows` if it belonged to a batch.
     """
 
     command_id: str
