@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from lifecycle.reports.pages import EventPage
     from lifecycle.reports.past import AsOf
     from lifecycle.reports.rows import (
+        BatchOutcomesRow,
+        BatchRowsRow,
         CancellationsRow,
         CommandOutcomesRow,
         CurrentStatusRow,
@@ -124,6 +126,8 @@ _HOMES = {
     "lifecycle.reports.pages": ("EventPage",),
     "lifecycle.reports.past": ("AsOf",),
     "lifecycle.reports.rows": (
+        "BatchOutcomesRow",
+        "BatchRowsRow",
         "CancellationsRow",
         "CommandOutcomesRow",
         "CurrentStatusRow",
@@ -150,7 +154,9 @@ __all__ = [
     "Batch",
     "BatchInfo",
     "BatchNotFound",
+    "BatchOutcomesRow",
     "BatchRow",
+    "BatchRowsRow",
     "CancellationReason",
     "CancellationsRow",
     "Check",

@@ -111,15 +111,21 @@ def of_same_key(resources: Resources, connection: sa.Connection, wish: Wish) -> 
 
 def refuse(connection: sa.Connection, given: Queued, locked: audit.Locked, reasons: tuple[str, ...]) -> audit.Locked:
     """Record a wish of a batch that cannot be queued, as a command that has ended, with its event. Needs the lock."""
+    values = {**row_of(given, locked), "state": State.REFUSED, "reason_code": reasons[0], "ended_at": locked.now}
+    connection.execute(_INSERT_ENDED, values)
+    return refusals.record(connection, locked, given.wish, reasons, command_id=given.command_id)
+
+
+def row_of(given: Queued, locked: audit.Locked) -> dict[str, Any]:
+    """Make the row of a wish of a batch, without its state and without free text. Pure."""
     wish = given.wish
-    values = {
+    return {
         "command_id": given.command_id,
         "appointment_id": wish.appointment_id,
         "command": wish.command,
         "payload": {name: value for name, value in wish.payload.items() if name != "reason"},
         "actor": wish.actor,
         "source": wish.source,
-        "state": State.REFUSED,
         "attempt": 0,
         "queued_at": locked.now,
         "priority": IN_BATCH,
@@ -127,15 +133,11 @@ def refuse(connection: sa.Connection, given: Queued, locked: audit.Locked, reaso
         "baseline_start_time": locked.row["start_time"],
         "unchanged_reads": 0,
         "failed_reads": 0,
-        "reason_code": reasons[0],
         "batch_id": given.batch_id,
         "batch_row": given.batch_row,
         "created_at": locked.now,
         "updated_at": locked.now,
-        "ended_at": locked.now,
     }
-    connection.execute(_INSERT_ENDED, values)
-    return refusals.record(connection, locked, wish, reasons, command_id=given.command_id)
 
 
 def in_the_way(locked: audit.Locked) -> tuple[str, ...]:

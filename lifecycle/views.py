@@ -1,19 +1,20 @@
 """The views for analysts: what a row of each is, and the SQL behind it; the same names and columns on both databases.
 
-Each view but `lifecycle_current_status` is made of audit events. Its SQL names their table `{events}`, so that a part
-of them can be put there, as `reports.selection` does: a filter must choose events before they are counted. What a row
-is compared with (the end of a stay, the calls of a command) is looked up in the whole trail all the same.
+Most views are made of audit events. Their SQL names the table of these `{events}`, so that a part of them can be put
+there, as `reports.selection` does: a filter must choose events before they are counted. What a row is compared with
+(the end of a stay, the calls of a command) is looked up in the whole trail all the same. The views of appointments as
+they stand and of batches are made of other tables: their `comparisons` say which filters they know.
 
 Weeks begin on Monday, UTC. A *move* is an event after which the status or the start of the visit is another one.
 Where a row's command or appointment is to lead to its events, `coalesce` keeps SQLite, which knows nothing about the
-values, from reading all events of a kind instead. `SECONDS`, `WEEK`, `HAS_NEW_START` and `POSITIVE` in the SQL are
-written out for each database by `select`.
+values, from reading all events of a kind instead. `SECONDS`, `WEEK`, `HAS_NEW_START`, `QUEUED_AT` and `POSITIVE` in
+the SQL are written out for each database by `select`.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -31,11 +32,16 @@ metadata: Final = sa.MetaData()
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A view: its columns with types and comments, its SQL, and the columns that sort its rows and tell them apart."""
+    """A view: its columns with types and comments, its SQL, and the columns that sort its rows and tell them apart.
+
+    `comparisons`: the filters that a view knows which is not made of audit events, the column that each compares, and
+    how; None: it is made of them, and all filters choose among them.
+    """
 
     table: sa.Table
     sql: str
     order: tuple[str, ...]
+    comparisons: Mapping[str, tuple[str, str]] | None = field(default=None, hash=False)
 
     @property
     def name(self) -> str:
@@ -62,17 +68,23 @@ _WRITTEN_OUT: Final[Mapping[str, tuple[tuple[re.Pattern[str], str], ...]]] = {
         ),
         (re.compile(r"WEEK\((\S+)\)"), r"date(substr(\1, 1, 10), 'weekday 0', '-6 days')"),
         (re.compile(r"HAS_NEW_START\((\w+)\)"), r"json_extract(\1.details, '$.start_time') IS NOT NULL"),
+        (re.compile(r"QUEUED_AT\((\w+)\)"), r"json_extract(\1.details, '$.queued_at')"),
         (re.compile(r"POSITIVE\("), "max(0.0, "),
     ),
     "postgresql": (
         (re.compile(r"SECONDS\((\S+), (\S+)\)"), r"CAST(EXTRACT(EPOCH FROM \2 - \1) AS double precision)"),
         (re.compile(r"WEEK\((\S+)\)"), r"CAST(date_trunc('week', \1 AT TIME ZONE 'UTC') AS date)"),
         (re.compile(r"HAS_NEW_START\((\w+)\)"), r"\1.details ->> 'start_time' IS NOT NULL"),
+        (re.compile(r"QUEUED_AT\((\w+)\)"), r"CAST(\1.details ->> 'queued_at' AS timestamptz)"),
         (re.compile(r"POSITIVE\("), "greatest(0.0, "),
     ),
 }
 
 _MOVED: Final = "e.appointment_seq > 1 AND (e.from_status <> e.to_status OR HAS_NEW_START(e))"
+_STATES: Final = (
+    *("queued", "sending", "uncertain", "applied", "rejected"),
+    *("not_sent", "refused", "withdrawn", "expired", "needs_attention"),
+)
 _TEXT: Final = sa.String()
 _COUNT: Final = sa.BigInteger()
 _SECONDS: Final = sa.Float()
@@ -87,6 +99,7 @@ _LOCATION: Final = (
 _PRACTICE: Final = ("practice_id", _TEXT, "Zocdoc's practice id; NULL: not told")
 _VISIT_REASON: Final = ("visit_reason_id", _TEXT, "Zocdoc's visit reason id; NULL: not told")
 _COMMAND: Final = ("command", _TEXT, "The command that did it; NULL: none, Zocdoc or the provider did")
+_BATCH: Final = ("batch_id", _TEXT, "The batch")
 _REASON_TYPE: Final = ("reason_type", _TEXT, "Zocdoc's cancellation_reason_type; NULL: none given, or not ours")
 _ACTOR: Final = ("actor", _TEXT, "Who asked: user:17, job:nightly")
 _SOURCE: Final = ("source", _TEXT, "How it came in: api, cli, webhook, sync, recovery or operator")
@@ -173,6 +186,7 @@ FROM lifecycle_appointments a JOIN lifecycle_audit_events h ON h.appointment_id 
   )
 """,
     ("appointment_id",),
+    {name: (name, "=") for name in ("appointment_id", "status", "provider_location_id")},
 )
 
 time_in_status: Final = View(
@@ -326,12 +340,15 @@ GROUP BY e.command, e.from_status, e.event, e.reason_code, e.http_status
 command_outcomes: Final = View(
     _table(
         "command_outcomes",
-        "One row for each accepted command: how it ended, after how long and how many attempts",
+        "One row for each accepted command: how it ended, after how long and how many attempts. What was submitted and "
+        "never accepted is in lifecycle_event_log, and in lifecycle_batch_rows if it belonged to a batch",
         ("command_id", _TEXT, "The command"),
         _APPOINTMENT,
         ("command", _TEXT, "confirm, cancel, reschedule, mark_arrived, mark_no_show"),
         _ACTOR,
         _SOURCE,
+        ("batch_id", _TEXT, "The batch it was submitted with; NULL: called or submitted alone"),
+        ("batch_row", sa.Integer(), "Its row of the batch's input, from 1; NULL: not in a batch"),
         _LOCATION,
         _REASON_TYPE,
         ("state", _TEXT, "Where it stands: applied, rejected, not_sent, uncertain, needs_attention, ..."),
@@ -340,7 +357,9 @@ command_outcomes: Final = View(
         ("http_status", sa.Integer(), "HTTP status of the last answer; NULL: no answer"),
         ("attempts", sa.Integer(), "How many attempts were made"),
         ("call_ms", _COUNT, "How long its calls took together, milliseconds; NULL: none was answered"),
-        ("accepted_at", UtcDateTime(), "When it was accepted, UTC"),
+        ("queued_at", UtcDateTime(), "When it was submitted, UTC; NULL: it was called synchronously"),
+        ("queue_seconds", _SECONDS, "From submitted to accepted; NULL: it was called synchronously"),
+        ("accepted_at", UtcDateTime(), "When it was accepted, UTC: the checks had passed, and it was about to be sent"),
         ("ended_at", UtcDateTime(), "When it ended, UTC; NULL: not yet"),
         ("seconds", _SECONDS, "From accepted to ended; NULL: not yet"),
         ("was_unknown", _FLAG, "True: an answer was lost"),
@@ -348,9 +367,10 @@ command_outcomes: Final = View(
         ("needed_attention", _FLAG, "True: reading could not settle it, a human was asked"),
     ),
     """
-SELECT c.command_id, c.appointment_id, c.command, c.actor, c.source, e.provider_location_id, e.reason_type, c.state,
-  c.outcome, c.reason_code, c.http_status, c.attempt AS attempts,
+SELECT c.command_id, c.appointment_id, c.command, c.actor, c.source, c.batch_id, c.batch_row, e.provider_location_id,
+  e.reason_type, c.state, c.outcome, c.reason_code, c.http_status, c.attempt AS attempts,
   (SELECT sum(x.duration_ms) FROM lifecycle_audit_events x WHERE x.command_id = c.command_id) AS call_ms,
+  QUEUED_AT(e) AS queued_at, SECONDS(QUEUED_AT(e), e.recorded_at) AS queue_seconds,
   e.recorded_at AS accepted_at, c.ended_at, SECONDS(e.recorded_at, c.ended_at) AS seconds,
   EXISTS (
     SELECT 1 FROM lifecycle_audit_events x
@@ -371,6 +391,70 @@ FROM lifecycle_commands c JOIN {events} e ON e.command_id = c.command_id
 WHERE coalesce(e.event, '') = 'command_accepted'
 """,
     ("accepted_at", "command_id"),
+)
+
+batch_outcomes: Final = View(
+    _table(
+        "batch_outcomes",
+        "One row for each batch of submitted commands: how many of its rows are in each state by now",
+        _BATCH,
+        ("name", _TEXT, "What its submitter calls it; NULL: nothing"),
+        ("command", _TEXT, "The command of all its rows; NULL: each row has its own"),
+        _ACTOR,
+        _SOURCE,
+        ("total", sa.Integer(), "Rows of the input that were taken so far"),
+        ("invalid", sa.Integer(), "Those of them that could not become commands"),
+        *((state, _COUNT, f"Commands that are {state}") for state in _STATES),
+        ("created_at", UtcDateTime(), "When its submission began, UTC"),
+        ("submitted_at", UtcDateTime(), "When all its rows were taken, UTC; NULL: not yet, or it was cut off"),
+        ("cancelled_at", UtcDateTime(), "When what was still queued was withdrawn, UTC; NULL: never"),
+        ("is_finished", _FLAG, "True: no more rows will come, and none is queued, sending or uncertain"),
+    ),
+    f"""
+SELECT b.batch_id, b.name, b.command, b.actor, b.source, b.total, b.invalid,
+  {", ".join(f"coalesce(n.{state}, 0) AS {state}" for state in _STATES)},
+  b.created_at, b.submitted_at, b.cancelled_at, coalesce(b.submitted_at, b.cancelled_at) IS NOT NULL
+    AND coalesce(n.queued, 0) + coalesce(n.sending, 0) + coalesce(n.uncertain, 0) = 0 AS is_finished
+FROM lifecycle_batches b LEFT JOIN (
+  SELECT m.batch_id, {", ".join(f"sum(m.{state}) AS {state}" for state in _STATES)}
+  FROM lifecycle_batch_counts m GROUP BY m.batch_id
+) n ON n.batch_id = b.batch_id
+""",  # noqa: S608 # constants
+    ("created_at", "batch_id"),
+    {
+        **{name: (name, "=") for name in ("command", "actor", "source")},
+        "since": ("created_at", ">="),
+        "until": ("created_at", "<"),
+    },
+)
+
+batch_rows: Final = View(
+    _table(
+        "batch_rows",
+        "One row for each row of each batch's input, and what has become of it by now",
+        _BATCH,
+        ("batch_row", sa.Integer(), "The row of the batch's input, from 1"),
+        ("appointment_id", _TEXT, "Zocdoc's appointment id; NULL: the row names none that is well-formed"),
+        ("command", _TEXT, "The command; NULL: the row names none that there is"),
+        ("command_id", _TEXT, "The command; NULL: the row could not become one"),
+        ("state", _TEXT, "Where it stands: queued, applied, refused, withdrawn, ...; invalid: no command"),
+        ("reason_code", _TEXT, "Why; NULL: nothing to add"),
+        ("http_status", sa.Integer(), "HTTP status of the last answer; NULL: no answer"),
+        ("zocdoc_request_id", _TEXT, "Zocdoc's request_id; NULL: none"),
+        ("attempts", sa.Integer(), "How many attempts were made"),
+        ("queued_at", UtcDateTime(), "When it was submitted, UTC; NULL: invalid, or sent once more by an operator"),
+        ("ended_at", UtcDateTime(), "When it ended, UTC; NULL: not yet, or invalid"),
+    ),
+    """
+SELECT c.batch_id, c.batch_row, c.appointment_id, c.command, c.command_id, c.state, c.reason_code, c.http_status,
+  c.zocdoc_request_id, c.attempt AS attempts, c.queued_at, c.ended_at
+FROM lifecycle_commands c WHERE c.batch_id IS NOT NULL
+UNION ALL
+SELECT x.batch_id, x.batch_row, x.appointment_id, x.command, NULL, 'invalid', x.reason_code, NULL, NULL, 0, NULL, NULL
+FROM lifecycle_batch_errors x
+""",
+    ("batch_id", "batch_row"),
+    {name: (name, "=") for name in ("appointment_id", "command")},
 )
 
 process_log: Final = View(
@@ -411,6 +495,8 @@ ALL: Final = (
     cancellations,
     refusals,
     command_outcomes,
+    batch_outcomes,
+    batch_rows,
     process_log,
 )
 BY_NAME: Final[Mapping[str, View]] = {view.name: view for view in ALL}

@@ -79,7 +79,7 @@ def autocommit(server: sa.URL) -> Iterator[sa.Connection]:
 
 @pytest.fixture(scope="module")
 def story(database_url: str) -> Iterator[Lifecycle]:
-    """One appointment for each hostile actor, and one story with a refusal, a lost answer and a cancellation."""
+    """One appointment for each hostile actor, a story with a refusal, a lost answer and a cancellation, and a batch."""
     sandbox = Sandbox()
     with serve(sandbox) as server, support.client_of(server) as client, support.opened(database_url, client) as product:
         for actor in HOSTILE:
@@ -91,6 +91,9 @@ def story(database_url: str) -> Iterator[Lifecycle]:
         with pytest.raises(errors.OutcomeUnknown):
             product.cancel(appointment_id, actor="user:1", reason_type="provider_not_available")
         product.recover(wait=5.0)
+        wishes = [{"appointment_id": each} for each in (appointment_id, "not tracked", "n-1")]
+        with support.opened(database_url, client) as other:
+            assert other.submit_many(wishes, actor="user:1", command="cancel", name="=1+1").wait(timeout=9)
         yield product
 
 

@@ -25,6 +25,7 @@ from tests import trail
 from tests.support import opened, query, tracked
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from lifecycle import Lifecycle, ZocdocClient
@@ -63,6 +64,9 @@ ALIKE = {
         "target_status",
         "lease_until",
         "run_at",
+        "due_at",
+        "priority",
+        "batch_id",
     ),
     "lifecycle_webhook_deliveries": ("appointment_id", "state", "update_type", "attempts", "run_at"),
 }
@@ -98,11 +102,11 @@ def story(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     return [tuple(row[name] for name in TOLD) for row in ordered]
 
 
-def in_every_trouble() -> list[plans.Plan]:
+def in_every_trouble(of: list[plans.Plan] | None = None) -> list[plans.Plan]:
     """Take quiet plans, and give each of their commands each trouble in turn, with a change meanwhile or without."""
     troubles = list(plans.Trouble)
     changed: list[plans.Plan] = []
-    for number, plan in enumerate(drawn(400, seed=5, days=30)):
+    for number, plan in enumerate(drawn(400, seed=5, days=30) if of is None else of):
         asked = [each for each in plan.actions if isinstance(each, plans.Asked) and each.trouble is None]
         if not asked or len(changed) == 6 * len(troubles):
             continue
@@ -115,10 +119,27 @@ def in_every_trouble() -> list[plans.Plan]:
     return changed
 
 
-@pytest.mark.parametrize("kind", ["drawn", "in_trouble"])
+def in_batches() -> list[plans.Plan]:
+    """Take plans with commands that are submitted in batches, overtaken and rejected ones among them."""
+    return [
+        plan
+        for plan in drawn(1200, seed=8, days=30)
+        if any(isinstance(each, plans.Asked) and each.batch for each in plan.actions)
+    ]
+
+
+PLANS: dict[str, Callable[[], list[plans.Plan]]] = {
+    "drawn": lambda: drawn(150, seed=7, days=30),
+    "in_trouble": in_every_trouble,
+    "in_batches": in_batches,
+    "batches_in_trouble": lambda: in_every_trouble(in_batches()),
+}
+
+
+@pytest.mark.parametrize("kind", PLANS)
 def test_the_engine_writes_what_the_scribe_writes_down(kind: str, sqlite_url: str) -> None:
     """Played by the real engine or written down, a plan gives the same events, rows, commands and deliveries."""
-    told = drawn(150, seed=7, days=30) if kind == "drawn" else in_every_trouble()
+    told = PLANS[kind]()
     playing.carry_out(sqlite_url, told, begin=UNTIL - timedelta(days=30), until=UNTIL)
     written = lives(told)
     played = query(sqlite_url, "SELECT * FROM lifecycle_audit_events ORDER BY appointment_id, appointment_seq")
@@ -145,6 +166,31 @@ def test_the_engine_writes_what_the_scribe_writes_down(kind: str, sqlite_url: st
         )
 
 
+def test_batches_are_the_same_played_and_written(sqlite_url: str, tmp_path: Path) -> None:
+    """Both ways submit the same batches, row for row, with the same ends: applied, refused, rejected."""
+    order: dict[str, Any] = {"appointments": 250, "seed": 16, "days": 20, "until": UNTIL}
+    playing.play(sqlite_url, **order)
+    other = f"sqlite:///{tmp_path / 'written.db'}"
+    with closing(database.Database(other)) as target:
+        schema.upgrade(target)
+        bulk.generate(target, **order)
+    names = "batch_id, batch_row, appointment_id, command, state, reason_code, attempts, queued_at"
+    for statement in (
+        "SELECT * FROM lifecycle_batch_outcomes ORDER BY batch_id",
+        f"SELECT {names} FROM lifecycle_batch_rows ORDER BY batch_id, batch_row",  # noqa: S608 # ours
+    ):
+        assert query(sqlite_url, statement) == query(other, statement) != []
+    kinds = query(other, "SELECT DISTINCT command, state FROM lifecycle_batch_rows")
+    assert {(row["command"], row["state"]) for row in kinds} >= {
+        ("cancel", "applied"),
+        ("cancel", "refused"),
+        ("confirm", "applied"),
+        ("confirm", "refused"),
+        ("confirm", "rejected"),
+    }
+    assert all(row["is_finished"] for row in query(other, "SELECT * FROM lifecycle_batch_outcomes"))
+
+
 def test_the_bulk_generator_writes_the_same_rows_into_both_databases(database_url: str) -> None:
     """The same seed and end give the same rows, hash for hash, in the order of time."""
     with closing(database.Database(database_url)) as target:
@@ -159,6 +205,7 @@ def test_the_bulk_generator_writes_the_same_rows_into_both_databases(database_ur
     assert all(one["recorded_at"] <= other["recorded_at"] for one, other in pairwise(stored))
     assert counts(database_url) == {
         "lifecycle_appointments": summary.appointments,
+        "lifecycle_batches": summary.batches,
         "lifecycle_commands": summary.commands,
         "lifecycle_webhook_deliveries": summary.deliveries,
         "lifecycle_audit_events": summary.events,
@@ -270,6 +317,8 @@ def test_everything_happens_that_may_happen() -> None:
         "arrival_marked",
         "command_rejected",
         "command_not_sent",
+        "command_requeued",
+        "command_resent",
         "outcome_lost",
         "outcome_checked",
         "attention_needed",
@@ -282,9 +331,11 @@ def test_everything_happens_that_may_happen() -> None:
     assert not any(life.appointment["developer_patient_id"] for life in written)
     assert {name for event in events for name in event["details"]} == {
         "advice",
+        "attempt",
         "booked_with",
         "changed",
         "fields",
+        "queued_at",
         "reasons",
         "remote",
         "start_time",

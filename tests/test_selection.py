@@ -51,6 +51,7 @@ def test_without_filters_a_selection_is_the_view(
     with pytest.raises(errors.TransitionRefused):
         lifecycle.confirm(appointment_id, actor="user:1")
     lifecycle.cancel(appointment_id, actor="user:1", reason_type="provider_not_available")
+    assert lifecycle.submit_many([{"appointment_id": appointment_id}], actor="user:1", command="cancel").wait(timeout=9)
     engine = sa.create_engine(database_url)
     with engine.connect() as connection:
         plain = connection.execute(sa.select(view.table)).mappings().all()
@@ -80,6 +81,40 @@ def test_current_status_refuses_filters_that_only_events_have(database_url: str)
     """It has one row for each appointment, whoever acted on it."""
     with pytest.raises(errors.InvalidArgument, match="appointment_id, status, provider_location_id"):
         rows(database_url, views.current_status, actor="user:1")
+
+
+@pytest.mark.parametrize("name", ["batch_outcomes", "batch_rows"])
+def test_batches_are_chosen_by_what_they_have(lifecycle: Lifecycle, database_url: str, name: str) -> None:
+    """A batch by its command, actor, source and when it began, a row by its appointment and command; else refused."""
+    view = selection.named(name)
+    wishes = [{"appointment_id": "a-1"}, {"appointment_id": "a-2"}]
+    before, after = datetime(2026, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
+    for command, actor in (("cancel", "user:1"), ("confirm", "user:2")):
+        lifecycle.submit_many(wishes, actor=actor, command=command, batch_id=command)
+    chosen: dict[str, list[tuple[dict[str, object], list[str]]]] = {
+        "batch_outcomes": [
+            ({"actor": "user:1", "source": "api"}, ["cancel"]),
+            ({"actor": "user:1", "source": "cli"}, []),
+            ({"command": "confirm", "since": before, "until": after}, ["confirm"]),
+            ({"since": after}, []),
+            ({"until": before}, []),
+        ],
+        "batch_rows": [
+            ({"appointment_id": "a-1"}, ["cancel", "confirm"]),
+            ({"appointment_id": "a-2", "command": "cancel"}, ["cancel"]),
+            ({"appointment_id": "a-3"}, []),
+        ],
+    }
+    for filters, expected in chosen[name]:
+        assert [row["batch_id"] for row in rows(database_url, view, **filters)] == expected
+    impossible: tuple[dict[str, object], ...] = (
+        {"as_of": after},
+        {"event": "command_accepted"},
+        {"outcome": "applied"},
+    )
+    for filters in impossible:
+        with pytest.raises(errors.InvalidArgument, match=f"lifecycle_{name} can be filtered by"):
+            rows(database_url, view, **filters)
 
 
 def test_a_view_that_there_is_not_is_named_with_those_that_there_are() -> None:

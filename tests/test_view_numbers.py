@@ -21,7 +21,7 @@ from tests import support
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from lifecycle import Lifecycle
+    from lifecycle import Lifecycle, ZocdocClient
     from lifecycle.sandbox import Sandbox
 
 Row = dict[str, Any]
@@ -38,6 +38,8 @@ PATHS = (
     ("booking_failed", "cancelled"),
 )
 """Statuses one after the other; the same twice: the visit was moved."""
+
+READ = ("appointments", "commands", "audit_events", "batches", "batch_errors")
 
 EDGES = (
     datetime(2026, 10, 31, 23, 59, 59, 999999, tzinfo=NEW_YORK),
@@ -70,9 +72,17 @@ WINDOWS: tuple[dict[str, Any], ...] = (
 
 
 @pytest.fixture
-def engine(database_url: str, lifecycle: Lifecycle, sandbox: Sandbox) -> Iterator[sa.Engine]:
+def engine(database_url: str, lifecycle: Lifecycle, sandbox: Sandbox, client: ZocdocClient) -> Iterator[sa.Engine]:
     """A database with stories that the product played, and others at chosen instants, all through the one door."""
     _play(lifecycle, sandbox)
+    ids = [support.tracked(lifecycle, sandbox, status="confirmed") for _ in range(10)]
+    with support.opened(database_url, client) as sender:
+        _play_batches(sender, sandbox, ids)
+    with support.opened(database_url, None) as idle:  # it has no credential: what it queues stays queued
+        idle.submit_many([{"appointment_id": ids[6]}], actor="user:3", command="cancel")
+        cancelled = idle.submit_many([{"appointment_id": ids[7]}], actor="user:3", command="cancel")
+        assert cancelled.cancel(actor="user:4") == 1
+        assert idle.submit("cancel", ids[8], actor="user:2").withdraw(actor="user:4")
     own = database.Database(database_url)
     for number in range(len(PATHS) * len(EDGES)):
         with own.write() as connection:
@@ -85,8 +95,8 @@ def engine(database_url: str, lifecycle: Lifecycle, sandbox: Sandbox) -> Iterato
 
 @pytest.fixture
 def raw(engine: sa.Engine) -> dict[str, list[Row]]:
-    """The raw rows of the three tables, instants as datetimes, JSON as dictionaries."""
-    tables = {"appointments": models.appointments, "commands": models.commands, "audit_events": models.audit_events}
+    """The raw rows of the tables, instants as datetimes, JSON as dictionaries."""
+    tables = {name: models.metadata.tables[f"lifecycle_{name}"] for name in READ}
     with engine.connect() as connection:
         return {
             name: [_read(row) for row in connection.exec_driver_sql(f"SELECT * FROM {table.name}").mappings()]  # noqa: S608 # ours
@@ -121,6 +131,29 @@ def test_current_status_is_the_fold_of_the_trail(engine: sa.Engine, raw: dict[st
     assert _normal(_selected(engine, views.current_status, filters)) == _normal(located)
 
 
+def test_batches_are_the_sums_of_their_rows(engine: sa.Engine, raw: dict[str, list[Row]]) -> None:
+    """Each batch with a count of its commands, row by row; it is finished when no more come and all have ended."""
+    found = _selected(engine, views.batch_outcomes, Filters())
+    assert _normal(found) == _normal(_batch(batch, raw) for batch in raw["batches"])
+    states = [str(state) for state in models.CommandState]
+    shown = {name for name in states if any(row[name] for row in found)}
+    assert shown == set(states) - {"sending", "uncertain", "not_sent"}
+    assert {row["is_finished"] for row in found} == {True, False}
+
+
+def test_the_rows_of_batches_are_commands_and_errors(engine: sa.Engine, raw: dict[str, list[Row]]) -> None:
+    """Every row of every input is there once: as the command it became, or with the reason why it became none."""
+    commands = [_batch_row(row) for row in raw["commands"] if row["batch_id"] is not None]
+    invalid = [_batch_row(row) for row in raw["batch_errors"]]
+    found = _selected(engine, views.batch_rows, Filters())
+    assert commands
+    assert invalid
+    assert _normal(found) == _normal([*commands, *invalid])
+    for batch in raw["batches"]:
+        numbers = [row["batch_row"] for row in found if row["batch_id"] == batch["batch_id"]]
+        assert numbers == [*range(1, batch["total"] + 1)]
+
+
 def test_nothing_of_what_is_compared_is_empty(engine: sa.Engine, raw: dict[str, list[Row]]) -> None:
     """The stories hold what the views count: moves, lost answers, refusals, rejections, unknown statuses."""
     assert all(computed(raw["audit_events"], raw) for computed in COMPUTED.values())
@@ -132,6 +165,13 @@ def test_nothing_of_what_is_compared_is_empty(engine: sa.Engine, raw: dict[str, 
     }
     assert {row["refused_by"] for row in _selected(engine, views.refusals, Filters())} == {"guard", "zocdoc"}
     assert any(not row["conforming"] for row in _selected(engine, views.transitions, Filters()))
+    assert {(row["queued_at"] is None, row["batch_id"] is None) for row in outcomes} == {
+        (True, True),
+        (False, True),
+        (False, False),
+    }
+    assert any(row["queued_at"] is None and row["batch_id"] is not None for row in raw["commands"])
+    assert min(row["queue_seconds"] for row in outcomes if row["queue_seconds"] is not None) > 0
 
 
 def _play(lifecycle: Lifecycle, sandbox: Sandbox) -> None:
@@ -156,6 +196,31 @@ def _play(lifecycle: Lifecycle, sandbox: Sandbox) -> None:
     with pytest.raises(errors.CommandRejected):
         lifecycle.reschedule(changed, actor="user:1", start_time=support.LATER)
     lifecycle.mark_arrived(support.tracked(lifecycle, sandbox, status="confirmed"), actor="user:3")
+
+
+def _play_batches(lifecycle: Lifecycle, sandbox: Sandbox, ids: list[str]) -> None:
+    """Have submitted commands carried out, alone and in batches, of which some cannot be."""
+    support.arm(sandbox, kind="answer", operation="cancel", appointment_id=ids[2], status=422)
+    for each in (ids[3], ids[9]):
+        support.lose_answer(sandbox, "update_status", appointment_id=each)
+    given: list[Row] = [
+        {"appointment_id": ids[0], "command": "cancel", "reason_type": "provider_not_available"},
+        {"appointment_id": ids[1], "command": "confirm"},
+        {"appointment_id": ids[2], "command": "cancel"},
+        {"appointment_id": "no id at all", "command": "cancel"},
+        {"appointment_id": ids[3], "command": "mark_arrived"},
+        {"appointment_id": "not-tracked", "command": "cancel"},
+        {"appointment_id": ids[9], "command": "mark_arrived"},
+        {"appointment_id": ids[4], "command": "cancel", "expires_at": datetime(2026, 1, 1, tzinfo=UTC)},
+    ]
+    mixed = lifecycle.submit_many(given, actor="user:1", name="several")
+    support.until(lambda: mixed.progress().uncertain == 2)
+    lifecycle.recover(wait=5)
+    assert mixed.wait(timeout=9)
+    [retried] = [each.command_id for each in lifecycle.attention() if each.appointment_id == ids[9]]
+    lifecycle.resolve(retried, resolution="retry", reason_code="seen_in_portal", actor="user:4")
+    assert lifecycle.submit("reschedule", ids[5], actor="user:2", start_time=support.LATER).wait(timeout=9)
+    lifecycle.submit_many([], actor="user:3", command="cancel")
 
 
 def _tell(connection: sa.Connection, number: int) -> None:
@@ -207,7 +272,7 @@ def _value(name: str, value: Any) -> Any:
 
 INSTANTS = {
     column.name
-    for table in (models.appointments, models.commands, models.audit_events)
+    for table in models.metadata.tables.values()
     for column in table.columns
     if column.name.endswith(("_at", "_since", "start_time", "_until", "_modified"))
 }
@@ -408,6 +473,9 @@ def _command_outcomes(chosen: list[Row], raw: dict[str, list[Row]]) -> list[Row]
         events = [event for event in raw["audit_events"] if event["command_id"] == command["command_id"]]
         happened = {event["event"] for event in events}
         durations = [event["duration_ms"] for event in events if event["duration_ms"] is not None]
+        # An operator who has it sent once more takes it out of the queue for good; the trail remembers.
+        queued = command["queued_at"] or (command["created_at"] if command["batch_id"] else None)
+        assert queued or command["created_at"] == accepted["recorded_at"]
         ended, settled = command["ended_at"], command["state"] in {"applied", "rejected", "not_sent"}
         merged = {
             **{name: command[name] for name in command if name in views.command_outcomes.table.columns},
@@ -415,14 +483,34 @@ def _command_outcomes(chosen: list[Row], raw: dict[str, list[Row]]) -> list[Row]
             "reason_type": command["payload"].get("reason_type"),
             "attempts": command["attempt"],
             "call_ms": sum(durations) if durations else None,
-            "accepted_at": command["created_at"],
-            "seconds": ended and (ended - command["created_at"]).total_seconds(),
+            "queued_at": queued,
+            "queue_seconds": queued and (accepted["recorded_at"] - queued).total_seconds(),
+            "accepted_at": accepted["recorded_at"],
+            "seconds": ended and (ended - accepted["recorded_at"]).total_seconds(),
             "was_unknown": "outcome_lost" in happened,
             "was_recovered": "outcome_lost" in happened and settled and "attention_needed" not in happened,
             "needed_attention": "attention_needed" in happened,
         }
         found.append({column.name: merged[column.name] for column in views.command_outcomes.table.columns})
     return found
+
+
+def _batch(batch: Row, raw: dict[str, list[Row]]) -> Row:
+    commands = [row for row in raw["commands"] if row["batch_id"] == batch["batch_id"]]
+    counts = Counter(row["state"] for row in commands)
+    is_open = bool(counts["queued"] or counts["sending"] or counts["uncertain"])
+    assert batch["invalid"] == sum(row["batch_id"] == batch["batch_id"] for row in raw["batch_errors"])
+    return batch | {
+        **{str(state): counts[state] for state in models.CommandState},
+        "is_finished": not is_open and bool(batch["submitted_at"] or batch["cancelled_at"]),
+    }
+
+
+def _batch_row(row: Row) -> Row:
+    """Give what a command and an error of a batch have in common; of an error there is little to tell."""
+    names = [column.name for column in views.batch_rows.table.columns]
+    told = {"state": "invalid", **row, "attempts": row.get("attempt", 0)}
+    return {name: told.get(name) for name in names}
 
 
 def _process_log(chosen: list[Row], _raw: dict[str, list[Row]]) -> list[Row]:

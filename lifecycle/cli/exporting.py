@@ -57,7 +57,8 @@ def export(
     """Write the rows of VIEW into a file, or to stdout; the filters choose events before they are counted.
 
     VIEW is event_log, current_status, time_in_status, transitions, funnel, cancellations, refusals, command_outcomes,
-    process_log, or audit_events: every column of the audit trail, hashes too.
+    batch_outcomes, batch_rows, process_log, or audit_events: every column of the audit trail, hashes too. What is made
+    of appointments (current_status) or of batches knows a few of the filters, and refuses the others.
     """
     target = _stdout(form) if output == _STDOUT else output
     with _orderly_end(), opening.reading(database_url) as lifecycle, _progress() as tell:

@@ -211,7 +211,8 @@ class RefusalsRow:
 class CommandOutcomesRow:
     """A row of `lifecycle_command_outcomes`.
 
-    One row for each accepted command: how it ended, after how long and how many attempts.
+    One row for each accepted command: how it ended, after how long and how many attempts. What was submitted and never
+    accepted is in `lifecycle_event_log`, and in `lifecycle_batch_rows` if it belonged to a batch.
     """
 
     command_id: str
@@ -219,6 +220,8 @@ class CommandOutcomesRow:
     command: str
     actor: str
     source: str
+    batch_id: str | None
+    batch_row: int | None
     provider_location_id: str | None
     reason_type: str | None
     state: str
@@ -227,12 +230,65 @@ class CommandOutcomesRow:
     http_status: int | None
     attempts: int
     call_ms: int | None
+    queued_at: datetime | None
+    queue_seconds: float | None
     accepted_at: datetime
     ended_at: datetime | None
     seconds: float | None
     was_unknown: bool
     was_recovered: bool
     needed_attention: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchOutcomesRow:
+    """A row of `lifecycle_batch_outcomes`.
+
+    One row for each batch of submitted commands: how many of its rows are in each state by now.
+    """
+
+    batch_id: str
+    name: str | None
+    command: str | None
+    actor: str
+    source: str
+    total: int
+    invalid: int
+    queued: int
+    sending: int
+    uncertain: int
+    applied: int
+    rejected: int
+    not_sent: int
+    refused: int
+    withdrawn: int
+    expired: int
+    needs_attention: int
+    created_at: datetime
+    submitted_at: datetime | None
+    cancelled_at: datetime | None
+    is_finished: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRowsRow:
+    """A row of `lifecycle_batch_rows`.
+
+    One row for each row of each batch's input, and what has become of it by now.
+    """
+
+    batch_id: str
+    batch_row: int
+    appointment_id: str | None
+    command: str | None
+    command_id: str | None
+    state: str
+    reason_code: str | None
+    http_status: int | None
+    zocdoc_request_id: str | None
+    attempts: int
+    queued_at: datetime | None
+    ended_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,6 +317,8 @@ VIEWS: Final[Mapping[type[Any], views.View]] = {
     CancellationsRow: views.cancellations,
     RefusalsRow: views.refusals,
     CommandOutcomesRow: views.command_outcomes,
+    BatchOutcomesRow: views.batch_outcomes,
+    BatchRowsRow: views.batch_rows,
     ProcessLogRow: views.process_log,
     records.AuditEvent: sources.ARCHIVE,
 }

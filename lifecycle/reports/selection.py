@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 ALIAS: Final = "rows_of_view"
 """What the rows are called where their columns are selected."""
 
-_OF_APPOINTMENTS: Final = ("appointment_id", "status", "provider_location_id")
-"""What filters the appointments as they stand, which are no events."""
-
 
 def named(name: str) -> views.View:
     """Find a view by its name, with or without `lifecycle_`. Raises `InvalidArgument` naming those that there are."""
@@ -34,8 +31,8 @@ def rows(view: views.View, filters: Filters, *, dialect: str) -> sa.TextualSelec
     """Select a view's rows, in its order, from the events that the filters choose; values are bound.
 
     Before anything is counted: `lifecycle_transitions` of one actor counts the moves of that actor. For
-    `lifecycle_current_status` the filters are on the appointment as it stands; those that only an event could have
-    raise `InvalidArgument`.
+    `lifecycle_current_status` the filters are on the appointment as it stands, for `lifecycle_batch_outcomes` and
+    `lifecycle_batch_rows` on the batch and on the row; those that they do not have raise `InvalidArgument`.
     """
     made = statement(view, filters, dialect=dialect)
     return made.columns(*(sa.column(column.name, column.type) for column in view.table.columns))
@@ -43,10 +40,7 @@ def rows(view: views.View, filters: Filters, *, dialect: str) -> sa.TextualSelec
 
 def statement(view: views.View, filters: Filters, *, dialect: str, cells: Sequence[str] = ("*",)) -> sa.TextClause:
     """Write the same SELECT with other expressions than the columns themselves; they name the rows `ALIAS`."""
-    if view is views.current_status:
-        text, bound = _of_appointments(view, filters)
-    else:
-        text, bound = _of_events(view, filters, dialect)
+    text, bound = _of_events(view, filters, dialect) if view.comparisons is None else _of_rows(view, filters)
     order = ", ".join(f'{ALIAS}."{name}"' for name in view.order)
     made = f"SELECT {', '.join(cells)} FROM ({text}) {ALIAS} ORDER BY {order}"  # noqa: S608 # bound
     return sa.text(made).bindparams(*bound)
@@ -59,11 +53,15 @@ def _of_events(view: views.View, filters: Filters, dialect: str) -> tuple[str, l
     return view.select(dialect, events=f"(SELECT * FROM {views.EVENTS} WHERE {' AND '.join(texts)})"), bound  # noqa: S608 # bound
 
 
-def _of_appointments(view: views.View, filters: Filters) -> tuple[str, list[sa.BindParameter[Any]]]:
-    unknown = sorted(filters.given.keys() - _OF_APPOINTMENTS)
+def _of_rows(view: views.View, filters: Filters) -> tuple[str, list[sa.BindParameter[Any]]]:
+    comparisons = view.comparisons or {}
+    unknown = sorted(filters.given.keys() - comparisons.keys())
     if unknown:
-        problem = f"{view.name} can be filtered by {', '.join(_OF_APPOINTMENTS)} only"
+        problem = f"{view.name} can be filtered by {', '.join(comparisons)} only"
         raise errors.InvalidArgument(argument=unknown[0], problem=problem)
-    texts = [f"{name} = :{name}" for name in filters.given] or ["1 = 1"]
-    bound: list[sa.BindParameter[Any]] = [sa.bindparam(name, value) for name, value in filters.given.items()]
+    texts, bound = ["1 = 1"], list[sa.BindParameter[Any]]()
+    for name, value in filters.given.items():
+        column, operator = comparisons[name]
+        texts.append(f"{column} {operator} :{name}")
+        bound.append(sa.bindparam(name, value, view.table.c[column].type))
     return f"SELECT * FROM {view.name} WHERE {' AND '.join(texts)}", bound  # noqa: S608 # names of ours

@@ -1,4 +1,4 @@
-"""What can be exported: the nine views, and the audit trail itself with its hashes, an archive that can be verified."""
+"""What can be exported: the views, and the audit trail itself with its hashes, an archive that can be verified."""
 
 from __future__ import annotations
 

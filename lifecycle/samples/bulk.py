@@ -28,6 +28,7 @@ class Summary:
     """What was made, in rows, and how long it took."""
 
     appointments: int
+    batches: int
     commands: int
     deliveries: int
     events: int
@@ -68,6 +69,7 @@ def generate(
     _analyze(database)
     return Summary(
         appointments=counts[models.appointments.name],
+        batches=counts[models.batches.name],
         commands=counts[models.commands.name],
         deliveries=counts[models.webhook_deliveries.name],
         events=counts[models.audit_events.name],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from lifecycle.samples import habits
 from lifecycle.samples import practice as practices
-from lifecycle.samples.plans import EFFECTS, Action, Asked, Changed, Effect, Resolved, Told, Trouble
+from lifecycle.samples.plans import EFFECTS, Action, Asked, Batch, Changed, Effect, Resolved, Told, Trouble
 
 if TYPE_CHECKING:
     from random import Random
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
 """In seconds."""
+
+_SETTLED_WITHIN: Final = timedelta(seconds=60)
+"""Within this a submitted command is read for and sent again, if it must be."""
 
 _JOB_AT: Final = time(3, tzinfo=UTC)
 """When the nightly job runs."""
@@ -76,6 +79,30 @@ class Draft:
             return True
         again = self.now + self.after(5 * MINUTE, 0.8)
         return self.ask(command, again, actor, reason_type=reason_type, start=start, answer=answer, calm=True)
+
+    def submit(self, batch: Batch, *, status: str, reason_type: str | None = None) -> None:
+        """Have a command carried out with a batch; `status` is what comes of it, if nobody is quicker."""
+        turn = batch.at + timedelta(seconds=self.rng.uniform(10, 600))
+        if self.happens(habits.OVERTAKEN):
+            self.actions.append(Changed(at=batch.at + timedelta(seconds=1), status="cancelled"))
+            if self.happens(habits.OVERTAKEN_TOLD):
+                self.actions.append(Told(at=batch.at + timedelta(seconds=3), update_type="cancelled"))
+            status = "cancelled"
+        trouble = habits.TROUBLES.draw(self.rng)
+        asked = Asked(
+            at=turn,
+            command=batch.command,
+            actor=batch.actor,
+            source=batch.source,
+            milliseconds=self.milliseconds(trouble),
+            reason_type=reason_type,
+            trouble=trouble,
+            batch=batch,
+        )
+        self.actions.append(asked)
+        if trouble is None or EFFECTS[trouble].outcome != "rejected":
+            self.status = status  # what had no effect is sent again by itself
+        self.now = turn + timedelta(milliseconds=asked.milliseconds) + _SETTLED_WITHIN
 
     def recover(self, asked: Asked, effect: Effect) -> bool:
         """Let recovery settle a lost answer; False: it cannot be told, and a human looks."""
@@ -139,6 +166,11 @@ class Draft:
     def night(self) -> datetime:
         """Give an instant in the next run of the nightly job."""
         at = datetime.combine(self.now.date(), _JOB_AT) + timedelta(seconds=self.rng.uniform(0, 900))
+        return at if at > self.now else at + timedelta(days=1)
+
+    def next_job(self) -> datetime:
+        """Give the beginning of the next run of the nightly job."""
+        at = datetime.combine(self.now.date(), _JOB_AT)
         return at if at > self.now else at + timedelta(days=1)
 
     def after(self, median: float, spread: float) -> timedelta:

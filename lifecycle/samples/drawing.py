@@ -12,7 +12,7 @@ from lifecycle.samples import habits
 from lifecycle.samples import practice as practices
 from lifecycle.samples.chances import uuid_text
 from lifecycle.samples.drafting import DAY, HOUR, MINUTE, Draft
-from lifecycle.samples.plans import Changed, Looked, Plan, Trouble
+from lifecycle.samples.plans import Batch, Changed, Looked, Plan, Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +44,7 @@ class _Drawing(Draft):
             self.decide_booking()
         if self.status == "confirmed":
             self.change_of_plans()
-        if self.status in {"confirmed", "rescheduled"}:
+        if self.status in {"confirmed", "rescheduled"} and not self.be_called_off():
             self.visit()
         return Plan(
             appointment_id=uuid_text(self.rng),
@@ -77,7 +77,7 @@ class _Drawing(Draft):
             case "staff":
                 self.confirm(self.location.office_hour(self.rng, self.now + self.after(HOUR, 1.2)), self.user())
             case "nightly":
-                self.confirm(self.night(), "job:nightly")
+                self.confirm_by_night()
             case "provider":
                 self.change("confirmed", self.after(3 * HOUR, 0.8))
             case "failed":
@@ -98,6 +98,14 @@ class _Drawing(Draft):
             self.status = "confirmed"
             if self.happens(habits.CONFIRMED_TWICE):
                 self.ask("confirm", self.now + timedelta(seconds=self.rng.uniform(1, 4)), actor, calm=True)
+
+    def confirm_by_night(self) -> None:
+        at = self.next_job()
+        if at + timedelta(minutes=15) >= self.start:
+            return
+        name = f"confirmations of {at.date()}"
+        batch = Batch(at=at, name=name, command="confirm", actor="job:nightly", source="api")
+        self.submit(batch, status="confirmed")
 
     # What happens between confirmation and visit.
 
@@ -183,6 +191,21 @@ class _Drawing(Draft):
                 pass
 
     # The visit.
+
+    def be_called_off(self) -> bool:
+        """Be cancelled with all other visits of the day, if the provider is ill."""
+        at = self.location.called_off(self.start)
+        if at is None or at <= self.now:
+            return False
+        batch = Batch(
+            at=at,
+            name=f"ill on {at.date()}: {self.location.provider_location_id}",
+            command="cancel",
+            actor=self.location.staff[0],
+            source="cli",
+        )
+        self.submit(batch, status="cancelled", reason_type="provider_not_available")
+        return True
 
     def visit(self) -> None:
         match habits.VISITS.draw(self.rng):

@@ -76,4 +76,6 @@ NO_SHOW_TAKEN_BACK: Final = 0.02
 IMPATIENT: Final = 0.25  # somebody asks again while the outcome is in doubt
 CROSSED: Final = 0.08  # the provider cancels while the outcome is in doubt
 RESOLVED: Final = 0.8  # an operator settles what needs attention
+OVERTAKEN: Final = 0.06  # the provider cancels while a command waits for its turn in a batch
+OVERTAKEN_TOLD: Final = 0.6  # and a webhook tells in time
 WEBHOOK_TELLS: Final = 0.88  # a change of the provider; else the nightly sync finds it

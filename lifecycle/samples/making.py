@@ -1,7 +1,6 @@
 """Making the rows of many appointments, in order of time, a chunk at a time; many in a process of their own.
 
-Memory is flat: beside a chunk, only the events are kept that follow the bookings of the chunk, which is some days'
-worth.
+Memory is flat: beside a chunk, only what follows the bookings of the chunk is kept, which is some days' worth.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
 from lifecycle import columns, errors, models
-from lifecycle.samples import drawing, scribe
+from lifecycle.samples import drawing, plans, scribe
 from lifecycle.samples.chances import generator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import sqlalchemy as sa
 
@@ -35,7 +34,7 @@ BORN_IN_A_CHUNK: Final = 4_000
 FEW: Final = 20_000
 """Appointments up to which neither a second process nor building indexes afterwards is worth it."""
 
-TABLES: Final = (models.appointments, models.commands, models.webhook_deliveries, models.audit_events)
+TABLES: Final = (models.appointments, models.batches, models.commands, models.webhook_deliveries, models.audit_events)
 """In the order in which foreign keys let them be written."""
 
 NAMES: Final = {
@@ -68,6 +67,50 @@ class Order:
             raise errors.InvalidArgument(argument="until", problem="an instant in UTC is needed")
 
 
+class _Later(NamedTuple):
+    """A row that may have to wait for those of appointments that are booked later; sorts by time, then by booking."""
+
+    at: str
+    number: int
+    place: int
+    row: tuple[Any, ...]
+
+
+class _Waiting:
+    """Rows that wait, and the batches that they belong to, of which nobody knows yet how large they will be."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, list[_Later]] = {name: [] for name in _TIME}
+        self.batches: dict[str, dict[str, Any]] = {}
+
+    def numbered(self, command: dict[str, Any], batches: Mapping[str, plans.Batch]) -> dict[str, Any]:
+        """Give a command of a batch the next number in it."""
+        batch = batches.get(command["batch_id"])
+        if batch is None:
+            return command
+        row = self.batches.setdefault(batch.batch_id, _batch(batch))
+        row["total"] += 1
+        return {**command, "batch_row": row["total"]}
+
+    def add(self, table: sa.Table, values: dict[str, Any], number: int, place: int) -> None:
+        """Keep a row until nothing can come before it."""
+        row = _row(table, values)
+        self.rows[table.name].append(_Later(row[_TIME[table.name]], number, place, row))
+
+    def taken(self, before: str) -> Iterator[tuple[str, Rows]]:
+        """Give, by table, the rows of which nobody who books later can have earlier ones."""
+        closed = [each for each in self.batches.values() if columns.utc_text(each["created_at"]) < before]
+        closed.sort(key=itemgetter("created_at", "batch_id"))
+        for each in closed:
+            del self.batches[each["batch_id"]]
+        yield models.batches.name, [_row(models.batches, each) for each in closed]
+        for name, rows in self.rows.items():
+            rows.sort()
+            count = next((place for place, each in enumerate(rows) if each.at >= before), len(rows))
+            yield name, [each.row for each in rows[:count]]
+            del rows[:count]
+
+
 class Chunk(NamedTuple):
     """Rows that follow those of the chunk before, by table: tuples of `NAMES`, values as SQLite stores them.
 
@@ -81,18 +124,18 @@ class Chunk(NamedTuple):
 def chunks(order: Order) -> Iterator[Chunk]:
     """Make the rows; the same order makes the same rows, hash for hash, on every machine and for every database."""
     ids = generator(f"{order.seed} ids")
-    chunk, later = _empty(), list[tuple[str, int, int, tuple[Any, ...]]]()
-    plans = drawing.plans(generator(order.seed), appointments=order.appointments, days=order.days, until=order.until)
+    chunk, waiting = _empty(), _Waiting()
+    drawn = drawing.plans(generator(order.seed), appointments=order.appointments, days=order.days, until=order.until)
     booked = 0
-    for number, plan in enumerate(plans):
+    for number, plan in enumerate(drawn):
         life = scribe.write_down(plan, until=order.until, ids=ids)
         if life is not None:
-            _take(chunk, later, life, number)
+            _take(chunk, waiting, life, plan, number)
         booked += 1
         if booked == BORN_IN_A_CHUNK:
-            yield _closed(chunk, later, booked, before=columns.utc_text(plan.booked_at))
+            yield _closed(chunk, waiting, booked, before=columns.utc_text(plan.booked_at))
             chunk, booked = _empty(), 0
-    yield _closed(chunk, later, booked, before="9")
+    yield _closed(chunk, waiting, booked, before="9")
 
 
 @contextmanager
@@ -133,26 +176,34 @@ def _empty() -> dict[str, Rows]:
     return {name: [] for name in NAMES}
 
 
-def _take(
-    chunk: dict[str, Rows], later: list[tuple[str, int, int, tuple[Any, ...]]], life: scribe.Life, number: int
-) -> None:
+def _take(chunk: dict[str, Rows], waiting: _Waiting, life: scribe.Life, plan: plans.Plan, number: int) -> None:
     chunk[models.appointments.name].append(_row(models.appointments, life.appointment))
-    chunk[models.commands.name] += [_row(models.commands, each) for each in life.commands]
     chunk[models.webhook_deliveries.name] += [_row(models.webhook_deliveries, each) for each in life.deliveries]
+    batches = {each.batch.batch_id: each.batch for each in plan.actions if isinstance(each, plans.Asked) and each.batch}
+    for place, command in enumerate(life.commands):
+        waiting.add(models.commands, waiting.numbered(command, batches), number, place)
     for place, event in enumerate(life.events):
-        row = _row(models.audit_events, event)
-        later.append((row[_RECORDED_AT], number, place, row))
+        waiting.add(models.audit_events, event, number, place)
 
 
-def _closed(
-    chunk: dict[str, Rows], later: list[tuple[str, int, int, tuple[Any, ...]]], booked: int, *, before: str
-) -> Chunk:
-    """Add the events of which nobody who books later can have earlier ones."""
-    later.sort()
-    count = next((place for place, each in enumerate(later) if each[0] >= before), len(later))
-    chunk[models.audit_events.name] = [each[3] for each in later[:count]]
-    del later[:count]
-    return Chunk(booked, chunk)
+def _closed(chunk: dict[str, Rows], waiting: _Waiting, booked: int, *, before: str) -> Chunk:
+    """Add what nobody who books later can be before."""
+    return Chunk(booked, {**chunk, **dict(waiting.taken(before))})
+
+
+def _batch(batch: plans.Batch) -> dict[str, Any]:
+    return {
+        "batch_id": batch.batch_id,
+        "name": batch.name,
+        "command": batch.command,
+        "actor": batch.actor,
+        "source": batch.source,
+        "total": 0,
+        "invalid": 0,
+        "created_at": batch.at,
+        "submitted_at": batch.at,
+        "cancelled_at": None,
+    }
 
 
 def _row(table: sa.Table, values: dict[str, Any]) -> tuple[Any, ...]:
@@ -169,7 +220,11 @@ def _stored(value: object) -> object:
 _text: Final = lru_cache(maxsize=1 << 12)(columns.utc_text)
 _PLAIN: Final = frozenset({str, int, bool, type(None)})
 _READ: Final = {name: itemgetter(*names) for name, names in NAMES.items()}
-_RECORDED_AT: Final = NAMES[models.audit_events.name].index("recorded_at")
+_TIME: Final = {
+    models.commands.name: NAMES[models.commands.name].index("created_at"),
+    models.audit_events.name: NAMES[models.audit_events.name].index("recorded_at"),
+}
+"""Where the time stands by which rows are put in order, by table."""
 
 if __name__ == "__main__":
     _given = json.loads(sys.argv[1])

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects import postgresql
 
 from lifecycle import audit, models
 
@@ -25,7 +25,7 @@ _NO_COMMAND: Final = dict.fromkeys(column.name for column in models.commands.col
 class Paper:
     """The rows of one appointment while its story is told; values are what the columns' types take."""
 
-    dialect: Final = sqlite.dialect()
+    dialect: Final = postgresql.dialect()  # type: ignore[no-untyped-call] # SQLAlchemy leaves it untyped
 
     def __init__(self) -> None:
         self.appointment: dict[str, Any] = {}
@@ -39,8 +39,15 @@ class Paper:
         command_id, state = (None, None) if active is None else (active["command_id"], str(active["state"]))
         return audit.Locked(dict(self.appointment), head["appointment_seq"], head["hash"], command_id, state, now)
 
-    def execute(self, statement: sa.Executable, values: Mapping[str, Any] | None = None, **_options: object) -> Written:
+    def execute(
+        self,
+        statement: sa.Executable,
+        values: Mapping[str, Any] | list[dict[str, Any]] | None = None,
+        **_options: object,
+    ) -> Written:
         """Keep what a statement of the engine writes, or answer the one question that it asks."""
+        if isinstance(values, list):
+            return Written(sum(self.execute(statement, each).rowcount for each in values))
         given = dict(values or {})
         if isinstance(statement, sa.Insert):
             return self._insert(statement.table, given)
@@ -63,7 +70,7 @@ class Paper:
     def _update(self, table: object, changes: dict[str, Any]) -> Written:
         if table is models.commands:
             row = self.commands[changes.pop("of_command")]
-            del changes["of_attempt"]
+            changes.pop("of_attempt", None)
         elif table is models.appointments:
             row = self.appointment
             del changes["of_appointment"], changes["of_version"]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 PROCESSING_SECONDS: Final = 1.0
 """From a webhook call until it is processed: the door's worker looks once a second."""
 
+
+_NAMESPACE: Final = uuid.UUID("0c1f5d0e-5a0a-4c5b-9d2f-6f6a8a4e7b11")
 
 UNCHANGED: Final = "unchanged"
 """The answer to a reschedule that keeps the status."""
@@ -92,10 +95,27 @@ class Changed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Commands that are submitted together at `at`; who asks, how it comes in, and what it is called."""
+
+    at: datetime
+    name: str
+    command: str
+    actor: str
+    source: str
+
+    @property
+    def batch_id(self) -> str:
+        """Give its id, which follows from its name."""
+        return str(uuid.uuid5(_NAMESPACE, self.name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """Somebody asks for a command. `answer`: the status that a reschedule is answered with, `unchanged` included.
 
-    `start` is the new start of a reschedule, with its offset; `milliseconds` is how long the call takes.
+    `start` is the new start of a reschedule, with its offset; `milliseconds` is how long the call takes. With a `batch`
+    it was submitted before, and `at` is when its turn comes.
     """
 
     at: datetime
@@ -107,6 +127,7 @@ class Asked:
     start: datetime | None = None
     answer: str | None = None
     trouble: Trouble | None = None
+    batch: Batch | None = None
 
     @property
     def pauses(self) -> tuple[float, float]:

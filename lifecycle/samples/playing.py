@@ -19,7 +19,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from lifecycle import commands, errors, inbox, observations, operators, reconciliation, recovery
+from lifecycle import (
+    chart,
+    claiming,
+    commands,
+    enqueuing,
+    errors,
+    inbox,
+    models,
+    observations,
+    operators,
+    reconciliation,
+    records,
+    recovery,
+    sending,
+    wishlists,
+)
 from lifecycle import database as databases
 from lifecycle.resources import Clients, Resources
 from lifecycle.samples import drawing, ground, making, plans, practice, scribe, standin
@@ -87,13 +102,16 @@ class _Stage:
         self.zocdoc = standin.Zocdoc(clock)
         self.base_url = stack.enter_context(serve(self.zocdoc)).base_url
         self.token = self.zocdoc.tokens.issue(MACHINE).text
-        client = stack.enter_context(self.client(self.base_url))
-        self.resources = Resources(database, Clients(client), monotonic=clock.monotonic)
+        self.sender: ZocdocClient = stack.enter_context(self.client(self.base_url))
+        self.resources = Resources(database, Clients(self.sender), monotonic=clock.monotonic)
         self.nobody = stack.enter_context(socket.socket())
         self.nobody.bind(("127.0.0.1", 0))  # and never listens: connections to it are refused
         self.key = secrets.token_bytes(32)
         self.agenda: list[tuple[datetime, int, Callable[[Any], None], Any]] = []
         self.order = 0
+        self.batches: dict[str, list[dict[str, Any]]] = {}
+        self.submitted: dict[str, plans.Asked] = {}
+        self.put_back: set[tuple[str, datetime]] = set()
         self.acts: dict[type, Callable[[str, Any], None]] = {
             plans.Told: self.tell,
             plans.Looked: self.look,
@@ -135,6 +153,8 @@ class _Stage:
             confirmation_type=plan.confirmation_type,
         )
         for action in plan.actions:
+            if isinstance(action, plans.Asked) and action.batch is not None:
+                self.gather(plan.appointment_id, action, action.batch)
             self.expect(action.at, self.do, (plan.appointment_id, action))
 
     def do(self, due: tuple[str, plans.Action]) -> None:
@@ -183,14 +203,62 @@ class _Stage:
                 client = stack.enter_context(self.client_in_trouble(asked.trouble))
                 resources = replace(resources, clients=Clients(client))
             stack.enter_context(suppress(*_EXPECTED))
-            commands.run(resources, asked.wish(appointment_id))
+            if asked.batch is None:
+                commands.run(resources, asked.wish(appointment_id))
+            else:
+                self.take(resources, appointment_id, asked)
         self.zocdoc.faults.clear()
         if asked.trouble is not None:
             self.recover(None)
 
+    def gather(self, appointment_id: str, asked: plans.Asked, batch: plans.Batch) -> None:
+        """Put a command into its batch, which is submitted when all that belongs to it is booked."""
+        if batch.batch_id not in self.batches:
+            self.expect(batch.at, self.submit, batch)
+        row = {"appointment_id": appointment_id, "reason_type": asked.reason_type}
+        self.batches.setdefault(batch.batch_id, []).append(row)
+
+    def submit(self, batch: plans.Batch) -> None:
+        """Submit a batch. Nobody is woken up: each command's turn comes by the plan."""
+        order = enqueuing.Order(
+            actor=batch.actor,
+            source=batch.source,
+            command=chart.Command(batch.command),
+            batch_id=batch.batch_id,
+            name=batch.name,
+        )
+        rows = wishlists.rows(self.batches[batch.batch_id])
+        enqueuing.submit(self.resources, order, rows, announce=lambda _: None)
+
+    def take(self, resources: Resources, appointment_id: str, asked: plans.Asked) -> None:
+        """Carry a queued command out, as a dispatcher does."""
+        self.submitted[appointment_id] = replace(asked, trouble=None)
+        with self.resources.database.read() as connection:
+            command_id = connection.execute(_QUEUED, {"id": appointment_id}).scalar()
+        if command_id is None:
+            return
+        if records.get(self.resources.database, appointment_id).in_doubt:
+            who = {"actor": asked.actor, "source": asked.source}
+            observations.follow(self.resources, self.sender, appointment_id, **who)
+        clients = {self.sender.identity: resources.clients.default}
+        taken = claiming.take(resources, most=1, clients=clients, command_id=command_id)
+        for order in taken.orders:
+            sending.perform(resources, order.claim, source=order.source)
+        self.expect_again()
+
+    def expect_again(self) -> None:
+        """Expect the next turn of what was put back into the queue."""
+        with self.resources.database.read() as connection:
+            found = connection.execute(_PUT_BACK).all()
+        for appointment_id, due_at in found:
+            if (appointment_id, due_at) not in self.put_back:
+                self.put_back.add((appointment_id, due_at))
+                self.expect(due_at, self.do, (appointment_id, self.submitted[appointment_id]))
+
     def recover(self, _: None) -> None:
         """Let recovery look at what is due, and again when more is."""
         next_at = recovery.recover(self.resources).next_at
+        self.expect_again()
         if next_at is not None:
             self.expect(next_at, self.recover)
 
@@ -223,10 +291,16 @@ def _counted(database: databases.Database, started: float) -> Summary:
         counts = [
             connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one() for table in making.TABLES
         ]
-    names = ("appointments", "commands", "deliveries", "events")
+    names = ("appointments", "batches", "commands", "deliveries", "events")
     return Summary(**dict(zip(names, counts, strict=True)), seconds=round(time.monotonic() - started, 3))
 
 
+_QUEUED: Final = sa.select(models.commands.c.command_id).where(
+    models.commands.c.appointment_id == sa.bindparam("id"), models.state_in(models.CommandState.QUEUED)
+)
+_PUT_BACK: Final = sa.select(models.commands.c.appointment_id, models.commands.c.due_at).where(
+    models.state_in(models.CommandState.QUEUED), models.commands.c.attempt > 0
+)
 _EXPECTED: Final = (
     errors.TransitionRefused,
     errors.CommandRejected,

@@ -31,6 +31,12 @@ _DAY: Final = timedelta(days=1)
 _HOUR: Final = timedelta(hours=1)
 _ZONES: Final = ("America/New_York", "America/Chicago", "America/Denver", "America/Phoenix", "America/Los_Angeles")
 _PER_PRACTICE: Final = 4
+_ILL_EVERY: Final = 45
+"""Days from one illness of a provider to the next."""
+
+_EARLIEST: Final = 6 * 60 + 30
+"""When an illness is known, in minutes of the local day: before anybody opens."""
+
 _FEWEST: Final = 3
 _MOST: Final = 500
 
@@ -93,7 +99,8 @@ class Location:
     """A provider at a location: its ids, time zone, opening hours, staff and habits.
 
     `week` is open from and to in minutes of the local day, `slots` the minutes at which visits start; Monday first.
-    `confirms_itself`: the share of bookings that Zocdoc confirms at once.
+    `confirms_itself`: the share of bookings that Zocdoc confirms at once. `ill_on`: the remainder of the days, as they
+    are counted by `date.toordinal`, on which the provider falls ill.
     """
 
     provider_location_id: str
@@ -104,6 +111,7 @@ class Location:
     staff: tuple[str, ...]
     visit_reasons: tuple[str, ...]
     confirms_itself: float
+    ill_on: int
 
     def visit(self, rng: Random, *, after: datetime, lead: timedelta) -> datetime:
         """Find a free start about `lead` after an instant, in opening hours and with the offset of that local day."""
@@ -128,6 +136,11 @@ class Location:
                     return at
             day, minute = day + _DAY, -1
 
+    def called_off(self, start: datetime) -> datetime | None:
+        """Tell when all visits of that day are called off, because the provider is ill, UTC; None: they are not."""
+        day = start.astimezone(self.zone).date()
+        return self._at(day, _EARLIEST).astimezone(UTC) if day.toordinal() % _ILL_EVERY == self.ill_on else None
+
     def _at(self, day: date, minute: int) -> datetime:
         return datetime.combine(day, time(minute // 60, minute % 60), self.zone)
 
@@ -146,6 +159,7 @@ def _location(rng: Random, number: int) -> Location:
         staff=tuple(f"user:{each}" for each in rng.sample(users, 4)),
         visit_reasons=tuple(f"pc_{_letters(rng)}" for _ in range(5)),
         confirms_itself=rng.choice((0.15, 0.25, 0.6)),
+        ill_on=rng.randrange(_ILL_EVERY),
     )
 
 

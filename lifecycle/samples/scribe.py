@@ -7,15 +7,18 @@ the steps. A test holds both ways equal, event by event.
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
+
+import sqlalchemy as sa
 
 from lifecycle import (
     attempts,
     audit,
     chart,
     commands,
+    decisions,
     doubt,
     guards,
     inbox,
@@ -27,10 +30,11 @@ from lifecycle import (
     recovery,
     refusals,
     settlement,
+    submissions,
     wishes,
     zocdoc,
 )
-from lifecycle.resources import Timing
+from lifecycle.resources import Clients, Resources, Timing
 from lifecycle.samples import plans, practice
 from lifecycle.samples.chances import uuid_text
 from lifecycle.samples.paper import Paper
@@ -40,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
-    import sqlalchemy as sa
+    from lifecycle.database import Database
 
 State = models.CommandState
 
@@ -52,6 +56,10 @@ _SETTLE: Final = timedelta(seconds=_TIMING.settle)
 _PROCESSING: Final = timedelta(seconds=plans.PROCESSING_SECONDS)
 _LEAST_STEP: Final = timedelta(microseconds=1)
 _OK: Final = 200
+_INSERT_COMMAND: Final = sa.insert(models.commands)
+_NOWHERE: Final = Resources(cast("Database", None), Clients(None))
+_NOBODY: Final = zocdoc.ZocdocClient(base_url="http://127.0.0.1", access_token="none")  # noqa: S106 # it calls nobody
+"""What a decision is handed; it asks them for times and an identity only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,7 @@ class _Scribe:
         self.connection = cast("sa.Connection", self.paper)
         self.deliveries: list[dict[str, Any]] = []
         self.synced_at: datetime | None = None
+        self.submitted: dict[str, plans.Asked] = {}
         self.agenda: list[tuple[datetime, int, Callable[[Any], None], Any]] = []
         self.order = 0
         acts: dict[type, Callable[[Any], None]] = {
@@ -94,7 +103,11 @@ class _Scribe:
         }
         self.expect_sync()
         for action in plan.actions:
-            self.expect(action.at, acts[type(action)], action)
+            if isinstance(action, plans.Asked) and action.batch is not None:
+                self.expect(action.batch.at, self.submit, (action, action.batch))
+                self.expect(action.at, self.take, action)
+            else:
+                self.expect(action.at, acts[type(action)], action)
 
     def write(self, until: datetime) -> Life | None:
         """Carry the plan out, step by step."""
@@ -153,7 +166,7 @@ class _Scribe:
 
     def process(self, delivery: dict[str, Any]) -> None:
         """Process a webhook call; later, while a command is active."""
-        if self.is_tracked and self.paper.locked(self.now).active_state is not None:
+        if self.is_tracked and self.paper.locked(self.now).is_busy:
             self.expect(self.now + timedelta(seconds=_TIMING.read_backoff), self.process, delivery)
             return
         self.read(inbox.ACTOR, inbox.SOURCE, delivery["delivery_id"])
@@ -178,7 +191,7 @@ class _Scribe:
             audit.begin(self.connection, row, entry, now=self.now)
             return
         locked = self.paper.locked(self.now)
-        if locked.active_state is None:
+        if not locked.is_busy:
             observations.apply(self.connection, locked, reading, delivery_id=delivery_id, **who)
 
     def reading(self) -> zocdoc.Reading:
@@ -190,7 +203,7 @@ class _Scribe:
     def ask(self, asked: plans.Asked) -> None:
         """Do what `commands.run` does."""
         locked = self.paper.locked(self.now)
-        if locked.row["in_doubt"] and locked.active_state is None:
+        if locked.row["in_doubt"] and not locked.is_busy:
             if asked.trouble is plans.Trouble.UNREACHABLE:
                 return
             self.read(asked.actor, asked.source)
@@ -204,6 +217,38 @@ class _Scribe:
         commands.accept(self.connection, locked, command, wish, digest=None, lease=_LEASE, advice=decision.advice)
         self.send(asked, command)
 
+    def submit(self, due: tuple[plans.Asked, plans.Batch]) -> None:
+        """Do what `enqueuing` does with a row of a batch; which row it is, is told later."""
+        (asked, batch), locked = due, self.paper.locked(self.now)
+        wish = asked.wish(self.remote.data.appointment_id)
+        given = submissions.Queued(wish=wish, command_id=uuid_text(self.ids), batch_id=batch.batch_id)
+        reasons = submissions.in_the_way(locked)
+        if reasons:
+            submissions.refuse(self.connection, given, locked, reasons)
+            return
+        row = {**submissions.row_of(given, locked), "state": State.QUEUED, "due_at": self.now}
+        self.connection.execute(_INSERT_COMMAND, row)
+
+    def take(self, asked: plans.Asked) -> None:
+        """Do what `claiming` does with a queued command, then send it, if it may be sent."""
+        row = next((row for row in self.paper.commands.values() if row["state"] == State.QUEUED), None)
+        if row is None:
+            return
+        if self.paper.locked(self.now).row["in_doubt"]:
+            self.read(asked.actor, asked.source)
+        judged = decisions.Decisions(_NOWHERE, {chart.MACHINE: _NOBODY}, 0.0, is_read=True)
+        judged.judge({**row, "cancelled_at": None}, self.paper.locked(self.now))
+        judged.write(self.connection)
+        for order in judged.taken.orders:
+            self.submitted[row["command_id"]] = replace(asked, trouble=None)
+            self.send(asked, order.claim.command)
+
+    def expect_again(self, command: pending.Pending) -> None:
+        """Expect the next turn of a command, if it was put back into the queue."""
+        row = self.paper.commands[command.command_id]
+        if row["state"] == State.QUEUED:
+            self.expect(row["due_at"], self.take, self.submitted[command.command_id])
+
     def send(self, asked: plans.Asked, command: pending.Pending) -> None:
         """Do what `sending.carry_out` does: the call, and what comes of it; an unknown outcome is read for."""
         before, after = asked.pauses
@@ -216,6 +261,7 @@ class _Scribe:
             attempt = attempts.after_reading(command, outcome, self.reading(), asked.milliseconds)
         locked = self.paper.locked(self.now)
         settlement.settle_locked(self.connection, locked, command, attempt, source=asked.source, timing=_TIMING)
+        self.expect_again(command)
         if isinstance(outcome, zocdoc.Unknown):
             self.expect(self.now + _SETTLE, self.recover, command)
 
@@ -246,6 +292,7 @@ class _Scribe:
             outcome = zocdoc.NotSent(recovery.PROVED_NOT_APPLIED, _OK, reading.request_id)
             attempt = attempts.Attempt(outcome=outcome, reading=reading)
             settlement.settle_locked(self.connection, locked, command, attempt, source=recovery.SOURCE, timing=_TIMING)
+            self.expect_again(command)
             return
         pause = timedelta(seconds=_TIMING.spacing[reads - 1])
         doubt.postpone(

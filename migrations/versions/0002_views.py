@@ -114,9 +114,12 @@ FROM lifecycle_audit_events e WHERE e.event IN ('command_refused', 'command_reje
 GROUP BY e.command, e.from_status, e.event, e.reason_code, e.http_status
 """,
     "lifecycle_command_outcomes": """
-SELECT c.command_id, c.appointment_id, c.command, c.actor, c.source, e.provider_location_id, e.reason_type, c.state,
-  c.outcome, c.reason_code, c.http_status, c.attempt AS attempts,
+SELECT c.command_id, c.appointment_id, c.command, c.actor, c.source, c.batch_id, c.batch_row, e.provider_location_id,
+  e.reason_type, c.state, c.outcome, c.reason_code, c.http_status, c.attempt AS attempts,
   (SELECT sum(x.duration_ms) FROM lifecycle_audit_events x WHERE x.command_id = c.command_id) AS call_ms,
+  json_extract(e.details, '$.queued_at') AS queued_at, (strftime('%s', substr(e.recorded_at, 1, 19)) -
+    strftime('%s', substr(json_extract(e.details, '$.queued_at'), 1, 19)) + (substr(e.recorded_at, 21, 6) -
+    substr(json_extract(e.details, '$.queued_at'), 21, 6)) / 1000000.0) AS queue_seconds,
   e.recorded_at AS accepted_at, c.ended_at, (strftime('%s', substr(c.ended_at, 1, 19)) - strftime('%s',
     substr(e.recorded_at, 1, 19)) + (substr(c.ended_at, 21, 6) - substr(e.recorded_at, 21, 6)) / 1000000.0) AS
     seconds,
@@ -137,6 +140,29 @@ SELECT c.command_id, c.appointment_id, c.command, c.actor, c.source, e.provider_
   ) AS needed_attention
 FROM lifecycle_commands c JOIN lifecycle_audit_events e ON e.command_id = c.command_id
 WHERE coalesce(e.event, '') = 'command_accepted'
+""",
+    "lifecycle_batch_outcomes": """
+SELECT b.batch_id, b.name, b.command, b.actor, b.source, b.total, b.invalid,
+  coalesce(n.queued, 0) AS queued, coalesce(n.sending, 0) AS sending, coalesce(n.uncertain, 0) AS uncertain,
+    coalesce(n.applied, 0) AS applied, coalesce(n.rejected, 0) AS rejected, coalesce(n.not_sent, 0) AS not_sent,
+    coalesce(n.refused, 0) AS refused, coalesce(n.withdrawn, 0) AS withdrawn, coalesce(n.expired, 0) AS expired,
+    coalesce(n.needs_attention, 0) AS needs_attention,
+  b.created_at, b.submitted_at, b.cancelled_at, coalesce(b.submitted_at, b.cancelled_at) IS NOT NULL
+    AND coalesce(n.queued, 0) + coalesce(n.sending, 0) + coalesce(n.uncertain, 0) = 0 AS is_finished
+FROM lifecycle_batches b LEFT JOIN (
+  SELECT m.batch_id, sum(m.queued) AS queued, sum(m.sending) AS sending, sum(m.uncertain) AS uncertain,
+    sum(m.applied) AS applied, sum(m.rejected) AS rejected, sum(m.not_sent) AS not_sent, sum(m.refused) AS refused,
+    sum(m.withdrawn) AS withdrawn, sum(m.expired) AS expired, sum(m.needs_attention) AS needs_attention
+  FROM lifecycle_batch_counts m GROUP BY m.batch_id
+) n ON n.batch_id = b.batch_id
+""",
+    "lifecycle_batch_rows": """
+SELECT c.batch_id, c.batch_row, c.appointment_id, c.command, c.command_id, c.state, c.reason_code, c.http_status,
+  c.zocdoc_request_id, c.attempt AS attempts, c.queued_at, c.ended_at
+FROM lifecycle_commands c WHERE c.batch_id IS NOT NULL
+UNION ALL
+SELECT x.batch_id, x.batch_row, x.appointment_id, x.command, NULL, 'invalid', x.reason_code, NULL, NULL, 0, NULL, NULL
+FROM lifecycle_batch_errors x
 """,
     "lifecycle_process_log": """
 SELECT e.seq, e.appointment_id AS "case:concept:name",
@@ -248,9 +274,11 @@ FROM lifecycle_audit_events e WHERE e.event IN ('command_refused', 'command_reje
 GROUP BY e.command, e.from_status, e.event, e.reason_code, e.http_status
 """,
     "lifecycle_command_outcomes": """
-SELECT c.command_id, c.appointment_id, c.command, c.actor, c.source, e.provider_location_id, e.reason_type, c.state,
-  c.outcome, c.reason_code, c.http_status, c.attempt AS attempts,
+SELECT c.command_id, c.appointment_id, c.command, c.actor, c.source, c.batch_id, c.batch_row, e.provider_location_id,
+  e.reason_type, c.state, c.outcome, c.reason_code, c.http_status, c.attempt AS attempts,
   (SELECT sum(x.duration_ms) FROM lifecycle_audit_events x WHERE x.command_id = c.command_id) AS call_ms,
+  CAST(e.details ->> 'queued_at' AS timestamptz) AS queued_at, CAST(EXTRACT(EPOCH FROM e.recorded_at -
+    CAST(e.details ->> 'queued_at' AS timestamptz)) AS double precision) AS queue_seconds,
   e.recorded_at AS accepted_at, c.ended_at, CAST(EXTRACT(EPOCH FROM c.ended_at - e.recorded_at) AS double precision)
     AS seconds,
   EXISTS (
@@ -270,6 +298,29 @@ SELECT c.command_id, c.appointment_id, c.command, c.actor, c.source, e.provider_
   ) AS needed_attention
 FROM lifecycle_commands c JOIN lifecycle_audit_events e ON e.command_id = c.command_id
 WHERE coalesce(e.event, '') = 'command_accepted'
+""",
+    "lifecycle_batch_outcomes": """
+SELECT b.batch_id, b.name, b.command, b.actor, b.source, b.total, b.invalid,
+  coalesce(n.queued, 0) AS queued, coalesce(n.sending, 0) AS sending, coalesce(n.uncertain, 0) AS uncertain,
+    coalesce(n.applied, 0) AS applied, coalesce(n.rejected, 0) AS rejected, coalesce(n.not_sent, 0) AS not_sent,
+    coalesce(n.refused, 0) AS refused, coalesce(n.withdrawn, 0) AS withdrawn, coalesce(n.expired, 0) AS expired,
+    coalesce(n.needs_attention, 0) AS needs_attention,
+  b.created_at, b.submitted_at, b.cancelled_at, coalesce(b.submitted_at, b.cancelled_at) IS NOT NULL
+    AND coalesce(n.queued, 0) + coalesce(n.sending, 0) + coalesce(n.uncertain, 0) = 0 AS is_finished
+FROM lifecycle_batches b LEFT JOIN (
+  SELECT m.batch_id, sum(m.queued) AS queued, sum(m.sending) AS sending, sum(m.uncertain) AS uncertain,
+    sum(m.applied) AS applied, sum(m.rejected) AS rejected, sum(m.not_sent) AS not_sent, sum(m.refused) AS refused,
+    sum(m.withdrawn) AS withdrawn, sum(m.expired) AS expired, sum(m.needs_attention) AS needs_attention
+  FROM lifecycle_batch_counts m GROUP BY m.batch_id
+) n ON n.batch_id = b.batch_id
+""",
+    "lifecycle_batch_rows": """
+SELECT c.batch_id, c.batch_row, c.appointment_id, c.command, c.command_id, c.state, c.reason_code, c.http_status,
+  c.zocdoc_request_id, c.attempt AS attempts, c.queued_at, c.ended_at
+FROM lifecycle_commands c WHERE c.batch_id IS NOT NULL
+UNION ALL
+SELECT x.batch_id, x.batch_row, x.appointment_id, x.command, NULL, 'invalid', x.reason_code, NULL, NULL, 0, NULL, NULL
+FROM lifecycle_batch_errors x
 """,
     "lifecycle_process_log": """
 SELECT e.seq, e.appointment_id AS "case:concept:name",
@@ -405,13 +456,19 @@ _COMMENTS: Final = {
         },
     ),
     "lifecycle_command_outcomes": (
-        "One row for each accepted command: how it ended, after how long and how many attempts",
+        (
+            "One row for each accepted command: how it ended, after how long and how many attempts. What was "
+            "submitted and never accepted is in lifecycle_event_log, and in lifecycle_batch_rows if it belonged "
+            "to a batch"
+        ),
         {
             "command_id": "The command",
             "appointment_id": "Zocdoc's appointment id",
             "command": "confirm, cancel, reschedule, mark_arrived, mark_no_show",
             "actor": "Who asked: user:17, job:nightly",
             "source": "How it came in: api, cli, webhook, sync, recovery or operator",
+            "batch_id": "The batch it was submitted with; NULL: called or submitted alone",
+            "batch_row": "Its row of the batch's input, from 1; NULL: not in a batch",
             "provider_location_id": "Where the visit was to be at that time: Zocdoc's pr_...|lo_... id; NULL: not told",
             "reason_type": "Zocdoc's cancellation_reason_type; NULL: none given, or not ours",
             "state": "Where it stands: applied, rejected, not_sent, uncertain, needs_attention, ...",
@@ -420,12 +477,57 @@ _COMMENTS: Final = {
             "http_status": "HTTP status of the last answer; NULL: no answer",
             "attempts": "How many attempts were made",
             "call_ms": "How long its calls took together, milliseconds; NULL: none was answered",
-            "accepted_at": "When it was accepted, UTC",
+            "queued_at": "When it was submitted, UTC; NULL: it was called synchronously",
+            "queue_seconds": "From submitted to accepted; NULL: it was called synchronously",
+            "accepted_at": "When it was accepted, UTC: the checks had passed, and it was about to be sent",
             "ended_at": "When it ended, UTC; NULL: not yet",
             "seconds": "From accepted to ended; NULL: not yet",
             "was_unknown": "True: an answer was lost",
             "was_recovered": "True: an answer was lost, and reading alone settled the command",
             "needed_attention": "True: reading could not settle it, a human was asked",
+        },
+    ),
+    "lifecycle_batch_outcomes": (
+        "One row for each batch of submitted commands: how many of its rows are in each state by now",
+        {
+            "batch_id": "The batch",
+            "name": "What its submitter calls it; NULL: nothing",
+            "command": "The command of all its rows; NULL: each row has its own",
+            "actor": "Who asked: user:17, job:nightly",
+            "source": "How it came in: api, cli, webhook, sync, recovery or operator",
+            "total": "Rows of the input that were taken so far",
+            "invalid": "Those of them that could not become commands",
+            "queued": "Commands that are queued",
+            "sending": "Commands that are sending",
+            "uncertain": "Commands that are uncertain",
+            "applied": "Commands that are applied",
+            "rejected": "Commands that are rejected",
+            "not_sent": "Commands that are not_sent",
+            "refused": "Commands that are refused",
+            "withdrawn": "Commands that are withdrawn",
+            "expired": "Commands that are expired",
+            "needs_attention": "Commands that are needs_attention",
+            "created_at": "When its submission began, UTC",
+            "submitted_at": "When all its rows were taken, UTC; NULL: not yet, or it was cut off",
+            "cancelled_at": "When what was still queued was withdrawn, UTC; NULL: never",
+            "is_finished": "True: no more rows will come, and none is queued, sending or uncertain",
+        },
+    ),
+    "lifecycle_batch_rows": (
+        "One row for each row of each batch's input, and what has become of it by now",
+        {
+            "batch_id": "The batch",
+            "batch_row": "The row of the batch's input, from 1",
+            "appointment_id": "Zocdoc's appointment id; NULL: the row names none that is well-formed",
+            "command": "The command; NULL: the row names none that there is",
+            "command_id": "The command; NULL: the row could not become one",
+            "state": "Where it stands: queued, applied, refused, withdrawn, ...; invalid: no command",
+            "reason_code": "Why; NULL: nothing to add",
+            "http_status": "HTTP status of the last answer; NULL: no answer",
+            "zocdoc_request_id": "Zocdoc's request_id; NULL: none",
+            "attempts": "How many attempts were made",
+            "queued_at": "When it was submitted, UTC; NULL: invalid, or sent once more by an operator",
+            "ended_at": "When it ended, UTC; NULL: not yet, or invalid",
         },
     ),
     "lifecycle_process_log": (
