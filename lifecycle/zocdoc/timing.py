@@ -23,7 +23,7 @@ _LONGEST_PAUSE = 8.0
 _ROOM = 2.0
 # What one 429 may hold back the other senders; a hostile Retry-After must not stop them all.
 LONGEST_SHARED_PAUSE = 5.0
-_SECONDS = re.compile(r"[0-9]{1,6}")
+_SECONDS = re.compile(r"[0-9]{1,18}")
 
 
 def clock() -> float:
