@@ -242,13 +242,13 @@ def test_two_with_one_request_key_act_once(table: Table, command: str) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize(("lost", "other"), [*((lost, "cancel") for lost in COMMANDS), ("reschedule", "reschedule")])
+@pytest.mark.parametrize(("lost", "other"), [*((lost, "cancel") for lost in DIFFERENT), ("reschedule", "reschedule")])
 def test_a_command_while_another_is_recovered(table: Table, lost: str, when: str, other: str) -> None:
     """Recovery of a lost answer and a new wish: the new one waits its turn or sees what came of the first."""
     table.play(_lost(table, lost, when), _sends(other), _recovers)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", DIFFERENT)
 def test_a_worker_that_outsleeps_its_lease(table: Table, command: str) -> None:
     """Recovery takes over, to its end, what was stopped at any step for longer than its lease: nothing is sent after.
 
@@ -279,7 +279,7 @@ def test_a_command_while_somebody_follows_a_change_of_the_provider(table: Table,
 
 
 @pytest.mark.parametrize("resolution", ["applied", "rejected"])
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", DIFFERENT)
 def test_a_command_while_an_operator_decides(table: Table, command: str, resolution: str) -> None:
     """An operator settles an older command while a new one reads first and is sent."""
     orders = table.play(_in_doubt(table), _sends(command), _resolves(resolution))
@@ -320,7 +320,7 @@ def _withdraws(scene: Scene, product: Lifecycle) -> bool:
     return product.submission(scene.command_id).withdraw(actor="user:2")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", DIFFERENT)
 def test_two_workers_on_one_submitted_command(table: Table, command: str) -> None:
     """One of them takes it, and it is sent once."""
     orders = table.play(_queued(table, command), dispatch, dispatch)
@@ -339,7 +339,7 @@ def test_a_withdrawal_while_a_worker_looks(table: Table, command: str) -> None:
     assert {order.results[1] for order in orders} == {True, False}
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", DIFFERENT)
 def test_a_dispatcher_that_outsleeps_its_lease(table: Table, command: str) -> None:
     """Recovery, and who dispatches after it, take over what was stopped at any step: it acts once all the same.
 
