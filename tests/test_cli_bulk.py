@@ -570,7 +570,7 @@ def test_a_submission_that_was_cut_off_is_no_finished_batch(ground: Ground, ids:
     batch_id, _ = _begun(ground, ("cancel", "--where", "status=confirmed"), ids)
     done = invoke("batch", batch_id, "--watch", "--settle-for", "0", **ground.environ)
     assert done.exit_code == 5
-    assert "the command that began it, again, goes on with it" in done.stderr
+    assert "the command that began it, without --again, goes on with it" in done.stderr
     cancelled = invoke("batch", batch_id, "--cancel", "--watch", "--settle-for", "0", **ground.environ)
     assert (cancelled.exit_code, "cut off" in cancelled.stderr) == (0, False)
 

@@ -126,6 +126,7 @@ def test_a_locked_database_is_named(lifecycle: Lifecycle, sandbox: Sandbox, data
         connection.rollback()
         expected = "SQLITE_BUSY" if database_url.startswith("sqlite") else "55P03"
         assert expected in in_one_line(caught.value)
+        assert caught.value.is_transient
         assert support.posts(sandbox, appointment_id) == 0
         assert product.confirm(appointment_id, actor=ACTOR).to_status == "confirmed"
     impatient.dispose()
@@ -165,6 +166,7 @@ def test_a_read_only_file_is_named(sqlite_url: str, sandbox: Sandbox, client: Zo
     with support.opened(url, client) as product, pytest.raises(DatabaseUnavailable) as caught:
         product.confirm(appointment_id, actor=ACTOR)
     assert "SQLITE_READONLY" in in_one_line(caught.value)
+    assert not caught.value.is_transient
     assert support.posts(sandbox, appointment_id) == 0
 
 
@@ -186,6 +188,7 @@ def test_a_full_disk_is_named(sqlite_url: str, sandbox: Sandbox, client: ZocdocC
                 product.confirm(appointment_id, actor="a" * 200)
     engine.dispose()
     assert "the disk is full" in in_one_line(caught.value)
+    assert caught.value.is_transient
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file::memory:?uri=true"])

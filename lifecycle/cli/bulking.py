@@ -100,7 +100,7 @@ def ended(progress: Progress) -> int:
     if progress.is_finished and progress.applied == progress.total:
         return DONE
     if not progress.is_submitted:
-        words.say("Its submission was cut off: the command that began it, again, goes on with it")
+        words.say("Its submission was cut off: the command that began it, without --again, goes on with it")
     if progress.uncertain or progress.sending or progress.needs_attention:
         words.say("Something is in doubt: `lifecycle recover --wait 60`, then `lifecycle attention`")
     has_ended = progress.is_finished and not progress.needs_attention
