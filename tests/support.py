@@ -10,6 +10,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import sqlalchemy as sa
 
 from lifecycle import Lifecycle, Timing, ZocdocClient
@@ -52,6 +53,8 @@ ALLOWED = {
     "mark_no_show": set(STATUSES) - NOT_ARRIVABLE,
 }
 """Written down from the design by hand, not taken from the code under test."""
+
+ENGINE_TABLES = ("procrastinate_jobs", "procrastinate_events", "procrastinate_workers", "procrastinate_periodic_defers")
 
 
 def send(lifecycle: Lifecycle, command: str, appointment_id: str, **given: Any) -> Done:
@@ -115,6 +118,19 @@ def query(url: str, statement: str, **values: Any) -> list[dict[str, Any]]:
             return [dict(row) for row in result.mappings()] if result.returns_rows else []
     finally:
         engine.dispose()
+
+
+def drop_engine(url: str) -> None:
+    """Drop the engine's tables, under whoever uses them."""
+    while True:
+        try:
+            query(url, f"DROP TABLE {', '.join(ENGINE_TABLES)} CASCADE")
+        except sa.exc.OperationalError as error:
+            # A worker locks them in an order of its own, and PostgreSQL chooses which of the two it ends.
+            if not isinstance(error.orig, psycopg.errors.DeadlockDetected):
+                raise
+        else:
+            return
 
 
 def commands(url: str, appointment_id: str | None = None) -> list[dict[str, Any]]:

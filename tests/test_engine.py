@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from lifecycle import ZocdocClient
     from lifecycle.sandbox import Sandbox
 
-ALL_TABLES = "procrastinate_jobs, procrastinate_events, procrastinate_workers, procrastinate_periodic_defers"
 WAITING = "SELECT task_name, queue_name, args, status::text FROM procrastinate_jobs"
 
 
@@ -46,7 +45,7 @@ def test_the_tables_are_made_once(postgres_url: str) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        f"DROP TABLE {ALL_TABLES} CASCADE",
+        f"DROP TABLE {', '.join(support.ENGINE_TABLES)} CASCADE",
         "DROP TABLE procrastinate_jobs CASCADE",
         "DROP TABLE procrastinate_events CASCADE",
         "DROP FUNCTION procrastinate_fetch_job_v2",
@@ -94,7 +93,7 @@ def test_a_dead_engine_does_not_harm_the_transaction(
     made: database.Database, postgres_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without its tables the caller's transaction goes on and commits; a warning tells the type, nothing more."""
-    support.query(postgres_url, f"DROP TABLE {ALL_TABLES} CASCADE")
+    support.drop_engine(postgres_url)
     support.query(postgres_url, "CREATE TABLE hosts (id INTEGER)")
     engine = PostgresEngine(made)
     with caplog.at_level(logging.DEBUG, logger="lifecycle"), made.engine.begin() as connection:

@@ -21,7 +21,6 @@ from tests.conftest import FAST, machine_client
 from tests.crashes.grounds import PostgresGround
 from tests.support import ACTOR
 from tests.test_cli import assert_error, invoke, settings_for
-from tests.test_engine import ALL_TABLES
 from tests.test_health import ask
 
 if TYPE_CHECKING:
@@ -131,7 +130,7 @@ def test_a_dead_engine_does_not_keep_anybody_from_submitting(
 ) -> None:
     """The caller's transaction goes on and commits: the command is queued, and found by whoever looks."""
     appointment_id = support.tracked(distributed, sandbox)
-    support.query(postgres_url, f"DROP TABLE {ALL_TABLES} CASCADE")
+    support.drop_engine(postgres_url)
     engine = sa.create_engine(postgres_url)
     with orm.Session(engine) as session:
         distributed.submit("confirm", appointment_id, actor=ACTOR, session=session)
@@ -261,7 +260,7 @@ def test_the_engines_tables_may_vanish_in_the_middle(
     batch = batch_of(distributed, sandbox, 40)
     with working(postgres_url, server):
         support.until(lambda: batch.progress().applied > 5, seconds=20)
-        support.query(postgres_url, f"DROP TABLE {ALL_TABLES} CASCADE")
+        support.drop_engine(postgres_url)
         assert batch.wait(30)
         assert_each_applied_once(batch, sandbox, 40)
 
@@ -269,7 +268,7 @@ def test_the_engines_tables_may_vanish_in_the_middle(
 def test_recovery_sets_the_engine_up_again(distributed: Lifecycle, sandbox: Sandbox, postgres_url: str) -> None:
     """With the tables every wake-up was lost: `recover` makes them, and wakes somebody for what is queued."""
     batch_of(distributed, sandbox, 2)
-    support.query(postgres_url, f"DROP TABLE {ALL_TABLES} CASCADE")
+    support.drop_engine(postgres_url)
     distributed.recover()
     assert tables.missing(distributed.database) == []
     assert support.query(postgres_url, "SELECT queue_name FROM procrastinate_jobs") == [{"queue_name": "lifecycle"}]

@@ -12,11 +12,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-import sqlalchemy as sa
-
+from tests import support
 from tests.chaos import judging
 from tests.chaos.scene import Scene
-from tests.crashes import grounds, parts
+from tests.crashes import grounds
 
 if TYPE_CHECKING:
     from tests.chaos.judging import Verdict
@@ -40,7 +39,6 @@ WAKING: Final = 3.0
 LONGEST_OUTAGE: Final = 8.0
 """Seconds; beyond about four an answer that came meanwhile is given up, and what it said is found by reading."""
 
-ENGINE: Final = "procrastinate_jobs, procrastinate_events, procrastinate_workers, procrastinate_periodic_defers"
 _UNSETTLED: Final = (
     "SELECT state, count(*) AS n FROM lifecycle_commands WHERE state IN ('sending', 'uncertain') GROUP BY 1"
 )
@@ -129,7 +127,7 @@ def drop(ground: PostgresGround, *, commands: int, seed: str) -> Round:
     with Scene(ground, commands=commands, seed=seed, is_quick=False, is_lucky=True) as scene:
         scene.begin()
         dropped_at = datetime.now(UTC)
-        parts.until(lambda: _drop_all(ground))
+        support.drop_engine(ground.url)
         faults = _too_late(scene)
         words = [sys.executable, "-m", "lifecycle", "recover"]
         recovered = subprocess.run(  # noqa: S603 # our own
@@ -137,7 +135,7 @@ def drop(ground: PostgresGround, *, commands: int, seed: str) -> Round:
         )
         faults += [f"recover: {recovered.stderr}"] * bool(recovered.returncode)
         made = grounds.rows(ground.raw(), _TABLES)[0]["n"]
-        faults += [f"recover made {made} tables of the engine"] * (made != ENGINE.count(",") + 1)
+        faults += [f"recover made {made} tables of the engine"] * (made != len(support.ENGINE_TABLES))
         return _over(scene, dropped_at, faults)
 
 
@@ -161,15 +159,6 @@ def _unsettled(scene: Scene) -> list[str]:
     ledger = judging.calls(scene)
     sent = sum(any(entry["method"] != "GET" for entry in ledger[each]) for each in scene.ids)
     return found + [f"{sent} were sent, {scene.ended()} have ended"] * (sent != scene.ended())
-
-
-def _drop_all(ground: PostgresGround) -> bool:
-    """Drop the tables; False if the workers had them locked in another order."""
-    try:
-        grounds.rows(ground.raw(), f"DROP TABLE {ENGINE} CASCADE")
-    except sa.exc.OperationalError:
-        return False
-    return True
 
 
 def _over(scene: Scene, since: datetime, faults: list[str]) -> Round:
