@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from lifecycle.samples import habits
 from lifecycle.samples import practice as practices
-from lifecycle.samples.plans import EFFECTS, Action, Asked, Batch, Changed, Effect, Resolved, Told, Trouble
+from lifecycle.samples.plans import EFFECTS, SILENCES, Action, Asked, Batch, Changed, Effect, Resolved, Told, Trouble
 
 if TYPE_CHECKING:
     from random import Random
@@ -179,7 +179,7 @@ class Draft:
 
     def milliseconds(self, trouble: Trouble | None) -> int:
         """Draw how long a call takes."""
-        if trouble in {Trouble.SILENCE_BEFORE, Trouble.SILENCE_AFTER}:
+        if trouble in SILENCES:
             return 10_000
         return 5 if trouble is Trouble.UNREACHABLE else round(190 * self.rng.lognormvariate(0, 0.45))
 

@@ -42,6 +42,10 @@ class Trouble(StrEnum):
     NOT_FOUND = "not_found"
 
 
+SILENCES: Final = frozenset({Trouble.SILENCE_BEFORE, Trouble.SILENCE_AFTER})
+"""There is no answer, and the client alone ends the waiting for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Effect:
     """How a call in trouble ends: its outcome, why, and what Zocdoc did and said."""
@@ -132,7 +136,7 @@ class Asked:
     @property
     def pauses(self) -> tuple[float, float]:
         """Milliseconds before Zocdoc acts and after; in silence there is no answer whose way could be told."""
-        is_silent = self.trouble in {Trouble.SILENCE_BEFORE, Trouble.SILENCE_AFTER}
+        is_silent = self.trouble in SILENCES
         half = self.milliseconds / 2
         return (2 * half, 0.0) if is_silent else (half, half)
 

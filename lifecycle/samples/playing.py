@@ -49,11 +49,8 @@ if TYPE_CHECKING:
     from lifecycle.zocdoc import ZocdocClient
 
 
-_PATIENCE: Final = 0.1
+_PATIENCE: Final = 0.2
 """Seconds of real time that a client waits whose answer is to be lost by silence."""
-
-_DEADLINE: Final = 0.3
-"""Seconds of real time in which a 429 leaves no room for a second try."""
 
 
 def play(
@@ -207,7 +204,8 @@ class _Stage:
                 commands.run(resources, asked.wish(appointment_id))
             else:
                 self.take(resources, appointment_id, asked)
-        self.zocdoc.faults.clear()
+        is_lost = records.get(self.resources.database, appointment_id).in_doubt
+        self.zocdoc.end(has_arrived=is_lost)
         if asked.trouble is not None:
             self.recover(None)
 
@@ -276,10 +274,10 @@ class _Stage:
             )
 
     def client_in_trouble(self, trouble: plans.Trouble) -> ZocdocClient:
-        """Make a client that waits only so long, or that reaches nobody."""
+        """Make a client that waits only so long, that reaches nobody, or whose 429 concerns nobody else."""
         if trouble is plans.Trouble.UNREACHABLE:
             return self.client(f"http://127.0.0.1:{self.nobody.getsockname()[1]}")
-        return self.client(self.base_url, timeout=_PATIENCE, deadline=_DEADLINE)
+        return self.client(self.base_url, **({"timeout": _PATIENCE} if trouble in plans.SILENCES else {}))
 
     def client(self, base_url: str, **limits: float) -> ZocdocClient:
         """Make a client."""
@@ -308,5 +306,4 @@ _EXPECTED: Final = (
     errors.OutcomeUnknown,
     errors.ReadFailed,
 )
-_SILENT: Final = frozenset({plans.Trouble.SILENCE_BEFORE, plans.Trouble.SILENCE_AFTER})
-_OWN_CLIENT: Final = _SILENT | {plans.Trouble.UNREACHABLE, plans.Trouble.BUSY}
+_OWN_CLIENT: Final = plans.SILENCES | {plans.Trouble.UNREACHABLE, plans.Trouble.BUSY}
