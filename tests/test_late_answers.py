@@ -58,7 +58,7 @@ def story(database_url: str, client: ZocdocClient, sandbox: Sandbox) -> Iterator
         command_id = idle.submit("confirm", appointment_id, actor=ACTOR).id
         [order] = claim(product, command_id, client).orders
         support.query(database_url, _LEASE_OVER)
-        assert [each.state for each in product.recover(wait=5.0, resume=False).settled] == ["queued"]
+        assert [each.state for each in product.recover(wait=support.PATIENCE, resume=False).settled] == ["queued"]
         yield Story(product, database_url, client, appointment_id, command_id, order)
 
 

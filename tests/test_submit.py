@@ -314,7 +314,7 @@ def test_a_lost_request_is_sent_again_only_after_reading(
         "cancel", appointment_id, actor=ACTOR, reason="why", reason_type="other_patient_reason"
     )
     support.until(lambda: submitted.state == "uncertain")
-    settled = lifecycle.recover(wait=5).settled
+    settled = lifecycle.recover(wait=support.PATIENCE).settled
     assert [(each.state, each.reason_code) for each in settled] == [("queued", "proved_not_applied")]
     assert submitted.wait(SOON)
     assert [event.event for event in lifecycle.history(appointment_id)[1:]] == [
@@ -339,7 +339,7 @@ def test_a_lost_answer_is_not_sent_again(lifecycle: Lifecycle, sandbox: Sandbox)
     support.lose_answer(sandbox, "cancel", when="after")
     submitted = lifecycle.submit("cancel", appointment_id, actor=ACTOR)
     support.until(lambda: submitted.state == "uncertain")
-    lifecycle.recover(wait=5)
+    lifecycle.recover(wait=support.PATIENCE)
     assert submitted.result().reason_code == "recovered"
     assert (support.posts(sandbox, appointment_id), support.effects(sandbox, appointment_id)) == (1, 1)
 
@@ -384,7 +384,7 @@ def test_an_appointment_in_doubt_is_read_first(lifecycle: Lifecycle, sandbox: Sa
     support.lose_answer(sandbox, "update_status", when="after")
     with pytest.raises(Exception, match="unknown outcome"):
         lifecycle.mark_arrived(appointment_id, actor=ACTOR)
-    lifecycle.recover(wait=2)
+    lifecycle.recover(wait=support.PATIENCE)
     assert lifecycle.get(appointment_id).in_doubt
     before = support.gets(sandbox, appointment_id)
     submitted = lifecycle.submit("cancel", appointment_id, actor=ACTOR)
