@@ -136,7 +136,7 @@ def test_the_application_wakes_and_works(
         product.submit("confirm", support.tracked(product, sandbox), actor=ACTOR)
         support.until(lambda: drains and len(runs) > 1)
         cluster.stop()
-        cluster.join(10)
+        cluster.join(support.PATIENCE)
         product.recover()
     failed = "SELECT task_name FROM procrastinate_jobs WHERE status NOT IN ('todo', 'doing')"
     assert support.query(postgres_url, failed) == []

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from lifecycle.sandbox import Sandbox
 
-TIMING = Timing(settle=0.05, spacing=(0.05, 0.05), resend_backoff=600.0)
+TIMING = Timing(send_window=600.0, settle=0.05, spacing=(0.05, 0.05), resend_backoff=600.0)
 _LEASE_OVER = "UPDATE lifecycle_commands SET run_at = created_at, lease_until = created_at"
 _TIME_OVER = "UPDATE lifecycle_commands SET expires_at = created_at"
 

@@ -109,9 +109,11 @@ def test_the_same_key_while_it_goes_on_says_so(lifecycle: Lifecycle, sandbox: Sa
     """The second caller hears that the command is being sent, by its own id, and the trail gets no refusal."""
     appointment_id = support.tracked(lifecycle, sandbox)
     call = {"actor": ACTOR, "request_key": KEY}
-    with support.while_held(sandbox, "confirm", lambda: lifecycle.confirm(appointment_id, **call)) as results:
-        with pytest.raises(CommandInProgress) as caught:
-            lifecycle.confirm(appointment_id, **call)
+    with (
+        support.while_held(sandbox, "confirm", lambda: lifecycle.confirm(appointment_id, **call)) as results,
+        pytest.raises(CommandInProgress) as caught,
+    ):
+        lifecycle.confirm(appointment_id, **call)
     assert (caught.value.active_state, caught.value.active_command_id) == ("sending", results[0].command_id)
     assert support.posts(sandbox, appointment_id) == 1
     assert len(lifecycle.history(appointment_id)) == 3

@@ -412,10 +412,10 @@ def test_nobody_listening_costs_microseconds() -> None:
     """A command without a hook and without DEBUG pays next to nothing for what could be told of it."""
 
     def told(count: int) -> float:
-        begun = time.perf_counter()
+        begun = time.thread_time()
         for _ in range(count):
             with tracing.command(telemetry.LOGGED, command="confirm", appointment_id="a-1", source="api") as span:
                 span.claimed("c-1", 1)
-        return (time.perf_counter() - begun) / count
+        return (time.thread_time() - begun) / count
 
     assert min(told(2000) for _ in range(5)) < 50e-6
