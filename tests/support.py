@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from lifecycle import Lifecycle, Timing, ZocdocClient
 from lifecycle.sandbox import Fault
+from lifecycle.sandbox.operations import operation_of
 from tests.conftest import FAST
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from lifecycle import AuditEvent, Done
     from lifecycle.sandbox import Entry, Sandbox, Server
+    from lifecycle.sandbox.messages import Reply, Request
 
 ACTOR = "user:17"
 LATER = "2031-03-01T09:00:00-05:00"
@@ -53,6 +55,9 @@ ALLOWED = {
     "mark_no_show": set(STATUSES) - NOT_ARRIVABLE,
 }
 """Written down from the design by hand, not taken from the code under test."""
+
+PATIENCE = 60.0
+"""Seconds after which something hangs; whatever takes longer than it should takes less than that on any machine."""
 
 ENGINE_TABLES = ("procrastinate_jobs", "procrastinate_events", "procrastinate_workers", "procrastinate_periodic_defers")
 
@@ -111,7 +116,7 @@ def assert_history(lifecycle: Lifecycle, appointment_id: str, expected: list[tup
 
 def query(url: str, statement: str, **values: Any) -> list[dict[str, Any]]:
     """Run SQL of the test's own and give the rows; commits."""
-    engine = sa.create_engine(url)
+    engine = sa.create_engine(url, connect_args={"timeout": PATIENCE} if url.startswith("sqlite") else {})
     try:
         with engine.begin() as connection:
             result = connection.execute(sa.text(statement), values)
@@ -219,7 +224,44 @@ def in_background(work: Callable[[], Any]) -> Iterator[list[Any]]:
         thread.join()
 
 
-def until(condition: Callable[[], object], *, seconds: float = 10.0) -> None:
+@contextmanager
+def held(sandbox: Sandbox, operation: str, *, when: str = "after") -> Iterator[tuple[threading.Event, threading.Event]]:
+    """Keep requests of an operation at the stand-in, before or after they are carried out, and never answer meanwhile.
+
+    Gives two events: one that is set when a request has come, and one to set so that all go on.
+    """
+    came, go_on, answer = threading.Event(), threading.Event(), sandbox.answer
+
+    def hold(request: Request) -> Reply:
+        if operation_of(request.method, request.path) != operation:
+            return answer(request)
+        reply = answer(request) if when == "after" else None
+        came.set()
+        go_on.wait(PATIENCE)
+        return answer(request) if reply is None else reply
+
+    sandbox.answer = hold  # type: ignore[method-assign] # of this one only
+    try:
+        yield came, go_on
+    finally:
+        go_on.set()
+        sandbox.answer = answer  # type: ignore[method-assign]
+
+
+@contextmanager
+def while_held(
+    sandbox: Sandbox, operation: str, work: Callable[[], Any], *, when: str = "after"
+) -> Iterator[list[Any]]:
+    """Run in a thread, and keep its request at the stand-in for as long as the block lasts; gives what came of it."""
+    with held(sandbox, operation, when=when) as (came, go_on), in_background(work) as results:
+        try:
+            assert came.wait(PATIENCE)
+            yield results
+        finally:
+            go_on.set()
+
+
+def until(condition: Callable[[], object], *, seconds: float = PATIENCE) -> None:
     """Wait until something has come about; fails when it does not."""
     end = time.monotonic() + seconds
     while not condition():

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from lifecycle import Batch
     from lifecycle.sandbox import Sandbox, Server
 
-SOON = 30.0
+SOON = support.PATIENCE
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
@@ -209,7 +209,7 @@ def test_what_of_a_cancelled_batch_comes_back_is_not_sent_again(lifecycle: Lifec
     batch = lifecycle.submit_many([{"appointment_id": appointment_id}], actor=ACTOR, command="cancel")
     support.until(lambda: batch.progress().uncertain == 1)
     assert batch.cancel(actor=ACTOR) == 0
-    lifecycle.recover(wait=5)
+    lifecycle.recover(wait=support.PATIENCE)
     assert batch.wait(SOON)
     assert batch.progress().withdrawn == 1
     assert support.posts(sandbox, appointment_id) == 1

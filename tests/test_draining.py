@@ -41,7 +41,7 @@ def draining(queue: Lifecycle) -> Iterator[Draining]:
     made.through()
     yield made
     made.stop()
-    assert made.join(5)
+    assert made.join(support.PATIENCE)
     dispatcher.close()
 
 
@@ -57,7 +57,7 @@ def test_who_wakes_it_waits_until_all_is_done(queue: Lifecycle, draining: Draini
 def test_nobody_waits_for_a_thread_that_has_ended(draining: Draining) -> None:
     """Other workers take what is left."""
     draining.stop()
-    assert draining.join(5)
+    assert draining.join(support.PATIENCE)
     draining.through()
 
 
@@ -65,12 +65,16 @@ def test_a_command_is_carried_out_when_it_falls_due(
     queue: Lifecycle, draining: Draining, sandbox: Sandbox, database_url: str
 ) -> None:
     """One that is to be sent again in a second does not wait for the next look, or for somebody to wake the thread."""
-    handle = queue.submit("confirm", support.tracked(queue, sandbox), actor=ACTOR)
-    support.query(database_url, _IN_A_SECOND["sqlite" if database_url.startswith("sqlite") else "postgresql"])
+    appointment_id = support.tracked(queue, sandbox)
+    handle = queue.submit("confirm", appointment_id, actor=ACTOR)
+    kind = "sqlite" if database_url.startswith("sqlite") else "postgresql"
+    [row] = support.query(database_url, f"{_IN_A_SECOND[kind]} RETURNING due_at")
+    due_at = row["due_at"] if isinstance(row["due_at"], datetime) else datetime.fromisoformat(row["due_at"])
     draining.through()
-    assert handle.state == "queued"
-    assert handle.wait(10)
+    assert handle.wait(30)  # half of the pause after which the thread looks anyway
     assert handle.state == "applied"
+    _, accepted, _ = queue.history(appointment_id)
+    assert accepted.recorded_at >= due_at
 
 
 _IN_A_SECOND = {
@@ -88,7 +92,7 @@ def test_a_database_that_is_away_is_waited_for(caplog: pytest.LogCaptureFixture)
         before = draining.beat
         draining.through()
         draining.stop()
-        assert draining.join(5)
+        assert draining.join(support.PATIENCE)
     assert draining.beat > before
     told = {(each.message, vars(each)["error"]) for each in caplog.records if each.name.startswith("lifecycle")}
     assert told == {("job_failed", "DatabaseUnavailable")}
@@ -103,7 +107,7 @@ def test_the_watch_tells_how_long_the_queue_has_waited(queue: Lifecycle, sandbox
     queue.submit("confirm", support.tracked(queue, sandbox), actor=ACTOR)
     time.sleep(0.2)
     watch._look()
-    assert 0.1 <= (watch.oldest_due_seconds or 0) < 10
+    assert 0.1 <= (watch.oldest_due_seconds or 0) < support.PATIENCE
     later = Watch(lambda: datetime.now(UTC) + timedelta(seconds=60))
     later._look()
     assert (later.is_reachable, later.oldest_due_seconds) == (True, None)
@@ -147,9 +151,9 @@ def test_a_worker_that_cannot_claim_is_not_ready(lifecycle: Lifecycle, sandbox: 
         support.query(database_url, "ALTER TABLE elsewhere RENAME TO lifecycle_audit_events")
         worker._draining.through()
         support.until(lambda: worker.health().is_ready)
-        assert handle.wait(10)
+        assert handle.wait(support.PATIENCE)
     finally:
-        assert worker.stop(10)
+        assert worker.stop(support.PATIENCE)
     assert handle.state == "applied"
 
 

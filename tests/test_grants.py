@@ -94,7 +94,7 @@ def test_the_whole_product_runs_as_the_application(
         support.lose_answer(sandbox, "confirm", when="after")
         with pytest.raises(OutcomeUnknown):
             product.confirm(second, actor=ACTOR)
-        assert len(product.recover(wait=5).settled) == 1
+        assert len(product.recover(wait=support.PATIENCE).settled) == 1
         content = body(second)
         for _ in range(2):
             product.receive_webhook(signed(content), content)
@@ -136,7 +136,7 @@ def test_the_application_wakes_and_works(
         product.submit("confirm", support.tracked(product, sandbox), actor=ACTOR)
         support.until(lambda: drains and len(runs) > 1)
         cluster.stop()
-        cluster.join(10)
+        cluster.join(support.PATIENCE)
         product.recover()
     failed = "SELECT task_name FROM procrastinate_jobs WHERE status NOT IN ('todo', 'doing')"
     assert support.query(postgres_url, failed) == []

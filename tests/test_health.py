@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lifecycle.working.health import Health, probe
+from tests import support
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +26,7 @@ FACTS: dict[str, Any] = {
 
 def ask(port: int, path: str, method: str = "GET") -> tuple[int, Any]:
     """Call the probe; give the status and what the JSON says."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = HTTPConnection("127.0.0.1", port, timeout=support.PATIENCE)
     try:
         connection.request(method, path)
         response = connection.getresponse()
@@ -77,8 +78,10 @@ def test_anything_else_is_not_there(port: int, capsys: pytest.CaptureFixture[str
 
 
 def test_answers_come_at_once(port: int) -> None:
-    """A hundred probes, one after another, are done in seconds: 100 delayed acknowledgements would take four."""
-    begun = time.monotonic()
+    """Of a hundred probes, one after another, many are done before a delayed acknowledgement, which takes 40 ms."""
+    times = []
     for _ in range(100):
+        begun = time.monotonic()
         ask(port, "/livez")
-    assert time.monotonic() - begun < 3
+        times.append(time.monotonic() - begun)
+    assert sorted(times)[20] < 0.03

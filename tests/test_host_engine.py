@@ -95,7 +95,7 @@ def test_everything_works_on_a_hosts_engine(engine: sa.Engine, sandbox: Sandbox,
         support.lose_answer(sandbox, "cancel", when="after")
         with pytest.raises(OutcomeUnknown):
             product.cancel(appointment_id, actor=ACTOR)
-        assert [each.state for each in product.recover(wait=5.0).settled] == ["applied"]
+        assert [each.state for each in product.recover(wait=support.PATIENCE).settled] == ["applied"]
         events = [each.event for each in product.history(appointment_id)]
         assert product.get(appointment_id).status == "cancelled"
         assert list(product.appointments())

@@ -32,11 +32,11 @@ def test_a_failure_is_logged_by_its_type_and_tried_again(caplog: pytest.LogCaptu
     job = Job("odd", work)
     with caplog.at_level(logging.DEBUG):
         job.start()
-        support.until(lambda: len(runs) == 3, seconds=5)
+        support.until(lambda: len(runs) == 3)
         job.wake()
-        support.until(lambda: len(runs) == 4, seconds=5)
+        support.until(lambda: len(runs) == 4)
         job.stop()
-        job.join(5)
+        job.join(support.PATIENCE)
     assert [(each.message, vars(each)["job"], vars(each)["error"]) for each in caplog.records] == [
         ("job_failed", "odd", "ValueError")
     ] * 2

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from lifecycle.sandbox import Sandbox
 
-TIMING = Timing(settle=0.05, spacing=(0.05, 0.05), resend_backoff=600.0)
+TIMING = Timing(send_window=600.0, settle=0.05, spacing=(0.05, 0.05), resend_backoff=600.0)
 _LEASE_OVER = "UPDATE lifecycle_commands SET run_at = created_at, lease_until = created_at"
 _TIME_OVER = "UPDATE lifecycle_commands SET expires_at = created_at"
 
@@ -58,7 +58,7 @@ def story(database_url: str, client: ZocdocClient, sandbox: Sandbox) -> Iterator
         command_id = idle.submit("confirm", appointment_id, actor=ACTOR).id
         [order] = claim(product, command_id, client).orders
         support.query(database_url, _LEASE_OVER)
-        assert [each.state for each in product.recover(wait=5.0, resume=False).settled] == ["queued"]
+        assert [each.state for each in product.recover(wait=support.PATIENCE, resume=False).settled] == ["queued"]
         yield Story(product, database_url, client, appointment_id, command_id, order)
 
 

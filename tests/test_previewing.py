@@ -93,7 +93,7 @@ def test_a_request_key_that_is_taken_is_told(lifecycle: Lifecycle, sandbox: Sand
     taken = ("invalid", ("request_key_taken",))
     assert short(found) == [(1, *taken), (2, "pass", ()), (3, *taken), (4, "pass", ())]
     batch = lifecycle.submit_many(wishes, command="cancel", actor=support.ACTOR)
-    assert batch.wait(10)
+    assert batch.wait(support.PATIENCE)
     assert [row.reason_code for row in batch.rows() if row.state == "invalid"] == ["request_key_taken"] * 2
 
 

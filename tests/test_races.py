@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 RACE = """
 import sys
-product = Lifecycle(url, zocdoc=client, timing=timing)
+product = Lifecycle(url, zocdoc=client)
 ids = sys.argv[5].split(",")
 product.get(ids[0])
 print("ready", flush=True)
@@ -108,9 +108,8 @@ def test_threads_on_many_appointments_do_not_hinder_each_other(lifecycle: Lifecy
 def test_a_read_during_a_command_stores_nothing(lifecycle: Lifecycle, sandbox: Sandbox) -> None:
     """While a command is active, what is read may be older than its effect; the command's own end tells."""
     appointment_id = support.tracked(lifecycle, sandbox)
-    support.arm(sandbox, kind="delay", operation="confirm", seconds=0.4, when="after")
-    with support.in_background(lambda: lifecycle.confirm(appointment_id, actor=ACTOR)) as results:
-        support.until(lambda: support.effects(sandbox, appointment_id) == 1)
+    with support.while_held(sandbox, "confirm", lambda: lifecycle.confirm(appointment_id, actor=ACTOR)) as results:
+        assert support.effects(sandbox, appointment_id) == 1
         seen = lifecycle.track(appointment_id, actor="job:poll")
         assert seen.status == "pending_booking"
     assert results[0].to_status == "confirmed"
@@ -124,9 +123,7 @@ def test_a_read_during_a_command_stores_nothing(lifecycle: Lifecycle, sandbox: S
 def test_a_read_that_began_before_a_command_is_made_again(lifecycle: Lifecycle, sandbox: Sandbox) -> None:
     """If the row changes while Zocdoc is read, the reading may be old: it is not stored, and read again."""
     appointment_id = support.tracked(lifecycle, sandbox)
-    support.arm(sandbox, kind="delay", operation="get", seconds=0.5, when="after")
-    with support.in_background(lambda: lifecycle.track(appointment_id, actor="job:poll")) as results:
-        support.until(lambda: sandbox.faults.pending == 0)
+    with support.while_held(sandbox, "get", lambda: lifecycle.track(appointment_id, actor="job:poll")) as results:
         lifecycle.confirm(appointment_id, actor=ACTOR)
     assert results[0].status == "confirmed"
     assert lifecycle.get(appointment_id).status == "confirmed"

@@ -11,21 +11,21 @@ import threading
 import time
 import uuid
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
 
 from lifecycle import database, errors, rates, schema, zocdoc
 from lifecycle.quota import Quota
-from lifecycle.rates import SharedPace, stores
+from lifecycle.rates import SharedPace, stores, timetable
 from lifecycle.zocdoc import NotSent, Reason, pacing, timing
 from tests import support
 from tests.benchmarks.rate import most_in_a_second
 from tests.test_cli import assert_error, invoke, settings_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 TICK = 0.051
 """Seconds between two requests at 20/s."""
+
+ROUNDING = 0.01
+"""Seconds by which two clocks that are read one after the other may differ, in tests of slots in a store."""
 
 FORKS = """
 import os, sys, time
@@ -103,7 +106,13 @@ def slots(pace: SharedPace, count: int, seconds: float = 20.0) -> list[float]:
     return found
 
 
-def gaps(instants: list[float]) -> list[float]:
+def assert_spaced(instants: list[float], begun: float) -> None:
+    """Check that none came before its slot. How much later each came depends on the machine, gaps as well."""
+    for ticks, at in enumerate(instants):
+        assert at - begun >= ticks * TICK - ROUNDING, (ticks, instants, begun)
+
+
+def gaps(instants: Sequence[float]) -> list[float]:
     """Tell the seconds between each instant and the next."""
     return [after - before for before, after in itertools.pairwise(instants)]
 
@@ -154,9 +163,15 @@ def test_four_processes_share_one_rate(database_url: str, server: Server, sandbo
     How many arrive in any second, and how much of the quota is used, `tests/benchmarks/rate.py` measures: that needs a
     machine which does not stall.
     """
+    unless_the_machine_stalls(lambda: send_from_four_processes(database_url, server, sandbox))
+
+
+def send_from_four_processes(database_url: str, server: Server, sandbox: Sandbox) -> None:
+    """Run them for as long as fifty requests take, and count."""
     sandbox.add("mine", booked_by="user:7")
-    token = sandbox.user_token("7")
+    token, before = sandbox.user_token("7"), len(support.calls(sandbox))
     processes = [started(database_url, server.base_url, token, 2.5) for _ in range(4)]
+    begun = time.monotonic()
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("go\n")
@@ -164,14 +179,16 @@ def test_four_processes_share_one_rate(database_url: str, server: Server, sandbo
     for process in processes:
         process.communicate()
         assert process.returncode == 0
-    arrivals = [entry.at for entry in support.calls(sandbox)]
-    span = arrivals[-1] - arrivals[0]
-    assert len(arrivals) <= 20 * span + 2
+    arrivals = [entry.at for entry in support.calls(sandbox)][before:]
+    assert len(arrivals) <= 20 * (arrivals[-1] - begun) + 2
     assert len(arrivals) >= 20
 
 
-def test_a_new_file_that_another_process_is_making_is_waited_for(sqlite_url: str) -> None:
+def test_a_new_file_that_another_process_is_making_is_waited_for(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """SQLite refuses to switch its log over at once while somebody writes, whatever the time-out."""
+    monkeypatch.setattr(stores, "_PATIENCE", support.PATIENCE)
     other = sqlite3.connect(
         f"{sqlite_url.removeprefix('sqlite:///')}.rate", isolation_level=None, check_same_thread=False
     )
@@ -186,6 +203,7 @@ def test_a_new_file_that_another_process_is_making_is_waited_for(sqlite_url: str
 def test_every_send_counts(paced: ZocdocClient, pace: SharedPace, sandbox: Sandbox) -> None:
     """A command, a read, a list and the repeat after a 401 each take a slot; a token takes none."""
     appointment_id = sandbox.add()
+    begun = time.monotonic()
     paced.get(appointment_id)
     support.arm(sandbox, kind="answer", operation="confirm", status=401)
     paced.confirm(appointment_id)
@@ -193,31 +211,35 @@ def test_every_send_counts(paced: ZocdocClient, pace: SharedPace, sandbox: Sandb
     arrivals = [entry.at for entry in support.calls(sandbox)]
     assert len(arrivals) == 4
     assert len([each for each in sandbox.ledger.entries() if each.operation == "token"]) == 2
-    assert min(gaps(arrivals)) > TICK / 2
-    assert arrivals[-1] - arrivals[0] > 2.5 * TICK
+    assert_spaced(arrivals, begun)
     assert slots(pace, 1)[0] > timing.clock() - 1
 
 
-def test_a_repeat_after_a_429_waits_for_a_slot_too(paced: ZocdocClient, sandbox: Sandbox) -> None:
+def test_a_repeat_after_a_429_waits_for_a_slot_too(
+    paced: ZocdocClient, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A request that is sent again is a request: it stands in line."""
+    monkeypatch.setattr(timing, "jitter", lambda _: 0.0)
     appointment_id = sandbox.add()
     support.arm(sandbox, kind="answer", operation="confirm", status=429)
     assert isinstance(paced.confirm(appointment_id), zocdoc.Applied)
     paced.get(appointment_id)
     first, second, third = [entry.at for entry in support.calls(sandbox)]
     assert second - first >= 0.25
-    assert third - second > TICK / 2
+    assert third - first >= 0.25 + TICK - ROUNDING
 
 
 def test_slots_are_spaced_evenly_and_an_idle_pace_gives_one_at_once(pace: SharedPace) -> None:
     """No burst follows a rest; a call after a rest does not wait."""
     slots(pace, 1)
-    time.sleep(0.3)
-    begun = timing.clock()
-    found = slots(pace, 6)
-    assert found[0] - begun < TICK
-    assert min(gaps(found)) > TICK / 2
-    assert found[-1] - found[0] > 4.5 * TICK
+    waits = []
+    for _ in range(3):
+        time.sleep(0.1)
+        begun = timing.clock()
+        found = slots(pace, 3)
+        assert_spaced(found, begun)
+        waits.append(found[0] - begun)
+    assert min(waits) < TICK
 
 
 def test_a_call_that_somebody_waits_for_passes_background_work(pace: SharedPace) -> None:
@@ -252,6 +274,11 @@ def call_among_background_work(pace: SharedPace) -> None:
 
 def test_a_slot_that_comes_too_late_is_neither_waited_for_nor_taken(pace: SharedPace) -> None:
     """A call whose budget ends before the next slot is refused at once, and leaves the slot to others."""
+    unless_the_machine_stalls(lambda: refuse_slots_that_come_too_late(pace))
+
+
+def refuse_slots_that_come_too_late(pace: SharedPace) -> None:
+    """Ask in vain, and look at how long that took and what it left."""
     slots(pace, 1)
     pace.hold(1.0)
     begun = timing.clock()
@@ -266,9 +293,10 @@ def test_a_slot_that_comes_too_late_is_neither_waited_for_nor_taken(pace: Shared
 
 def test_too_late_a_slot_is_not_sent(paced: ZocdocClient, pace: SharedPace, sandbox: Sandbox) -> None:
     """A command whose window ends before its slot ends as not sent, without a request; a read fails."""
-    pace.hold(5.0)
     appointment_id = sandbox.add()
-    outcome = paced.confirm(appointment_id, send_before=zocdoc.clock() + 1.0)
+    paced.authorize()
+    pace.hold(5.0)
+    outcome = paced.confirm(appointment_id, send_before=zocdoc.clock() + 2.5)
     assert outcome == NotSent(Reason.RATE_LIMITED)
     assert support.calls(sandbox) == []
 
@@ -282,16 +310,20 @@ def test_a_429_to_one_process_holds_all(database_url: str, server: Server, sandb
         support.client_of(server, pace=ours) as client,
     ):
         support.arm(sandbox, kind="answer", operation="confirm", status=429, headers={"Retry-After": "2"})
+        begun = timing.clock()
         with support.in_background(lambda: client.confirm(appointment_id)) as results:
-            support.until(lambda: support.calls(sandbox))
-            told = timing.clock()
-            time.sleep(0.2)
-            assert slots(theirs, 1)[0] - told > 1.8
+            support.until(lambda: theirs._ask(lambda table: table.resumes()) > begun + 1.9)
+            assert slots(theirs, 1)[0] - begun > 1.9
     assert isinstance(results[0], zocdoc.Applied)
 
 
 def test_a_pause_holds_back_who_had_booked_before_it(database_url: str) -> None:
     """A sender that waits for its slot while a 429 comes to another process sleeps on, until the pause is over."""
+    unless_the_machine_stalls(lambda: pause_who_has_booked(database_url))
+
+
+def pause_who_has_booked(database_url: str) -> None:
+    """Have eight wait, pause them, and look at when they went on."""
     with closing(rates.shared(database_url, "20/s")) as ours, closing(rates.shared(database_url, "20/s")) as theirs:
         slots(ours, 1)
         slots(theirs, 1)
@@ -299,8 +331,9 @@ def test_a_pause_holds_back_who_had_booked_before_it(database_url: str) -> None:
             time.sleep(0.03)
             begun = timing.clock()
             ours.hold(1.0)
+            told = timing.clock()
     found = sorted(itertools.chain.from_iterable(results[0]))
-    assert [at for at in found if begun + 0.2 < at < begun + 0.95] == []
+    assert [at for at in found if told + 0.2 < at < begun + 0.95] == []
     assert found[-3] > begun + 0.95
     assert most_in_a_second(found) <= 8
 
@@ -310,27 +343,33 @@ def test_a_hostile_retry_after_stops_the_others_for_seconds_only(
 ) -> None:
     """What one 429 may hold back is bounded, whatever it asks for."""
     monkeypatch.setattr(timing, "LONGEST_SHARED_PAUSE", 0.6)
-    pace.hold(86_400.0)
     begun = timing.clock()
-    assert 0.5 < slots(pace, 1)[0] - begun < 1.0
+    pace.hold(86_400.0)
+    assert 0.5 < slots(pace, 1)[0] - begun < 10.0
 
 
-def test_no_slot_is_given_twice(database_url: str) -> None:
+def test_no_slot_is_given_twice(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Senders with connections of their own, asking all at once, get slots that are a tick apart."""
+    monkeypatch.setattr(stores, "_PATIENCE", support.PATIENCE)
     quota = Quota.parse("20/s")
+    found: list[int] = []
+    put = timetable.Timetable._put
 
-    def book(_: int) -> list[float]:
+    def noted(self: timetable.Timetable, *given: Any) -> tuple[int, bool]:
+        at, is_booked = put(self, *given)
+        found.append(at)  # by the store's clock, as all see it
+        return at, is_booked
+
+    monkeypatch.setattr(timetable.Timetable, "_put", noted)
+
+    def book(_: int) -> bool:
         with closing(rates.shared(database_url, quota)) as made:
-            now = timing.clock()
-            found = [made._shared.book(1, earliest=0.0, latest=now + 59.0) for _ in range(60)]
-            assert all(slot.booked for slot, _ in found)
-            # What all go by is the store's clock.
-            return [(slot.at - timing.clock()) * 1000 + made._shared.store.now() for slot, _ in found]
+            latest = timing.clock() + 59.0
+            return all(made._shared.book(1, earliest=0.0, latest=latest)[0].booked for _ in range(60))
 
-    results = support.together(4, book)
-    found = sorted(itertools.chain.from_iterable(results))
+    assert support.together(4, book) == [True] * 4
     assert len(found) == 240
-    assert min(gaps(found)) > quota.tick_ms - 5  # as exactly as the clocks are read
+    assert min(gaps(sorted(found))) >= quota.tick_ms
 
 
 class CountedStore(stores.MemoryStore):
@@ -347,6 +386,11 @@ class CountedStore(stores.MemoryStore):
 
 def test_at_high_rates_waiting_threads_share_bookings() -> None:
     """A slow way to the store is gone for a handful of slots at once, and the rate still holds."""
+    unless_the_machine_stalls(share_bookings)
+
+
+def share_bookings() -> None:
+    """Have sixteen threads take a dozen slots each."""
     quota = Quota.parse("400/s")
     store = CountedStore(quota)
     made = SharedPace(store, quota)
@@ -385,14 +429,14 @@ def test_while_the_store_fails_this_process_keeps_to_the_rate_by_itself(
     with outage(database_url):
         slots(pace, 1)
         found = sorted(itertools.chain.from_iterable(support.together(4, lambda _: slots(pace, 6))))
-        assert 20 * TICK < found[-1] - found[0] < 5.0
-    support.until(lambda: slots(pace, 1) and "rate_store_back" in caplog.messages, seconds=15.0)
+        assert 20 * TICK < found[-1] - found[0] < 15.0
+    support.until(lambda: slots(pace, 1) and "rate_store_back" in caplog.messages)
     failed, back = (each for each in caplog.records if each.name == "lifecycle.rates.pace")
     assert (failed.message, back.message) == ("rate_store_failed", "rate_store_back")
     assert set(vars(failed)) - set(vars(back)) == {"error"}
     with closing(rates.shared(database_url, "20/s")) as other:
-        other.hold(1.0)
         begun = timing.clock()
+        other.hold(1.0)
         assert slots(pace, 1)[0] - begun > 0.9
 
 
@@ -400,8 +444,8 @@ def test_a_store_that_never_was_there_is_no_failure_of_a_send(tmp_path: Path) ->
     """Without its folder, or a server, the process keeps to the rate by itself."""
     for url in (f"sqlite:///{tmp_path}/missing/appointments.db", "postgresql://me:s3cr3t@127.0.0.1:1/x"):
         with closing(rates.shared(url, "20/s")) as made:
-            found = slots(made, 4)
-            assert found[-1] - found[0] > 2.5 * TICK
+            begun = timing.clock()
+            assert_spaced(slots(made, 4), begun)
 
 
 def test_lost_tables_are_made_again(postgres_url: str) -> None:
@@ -423,7 +467,7 @@ def test_a_clock_that_was_set_back_stops_nobody(sqlite_url: str) -> None:
         support.query(place, "INSERT INTO lifecycle_zocdoc VALUES ('send', :at)", at=later)
         support.query(place, "INSERT INTO lifecycle_zocdoc_pause VALUES ('pause', :at)", at=later)
         begun = timing.clock()
-        assert slots(made, 3)[-1] - begun < 1.0
+        assert slots(made, 3)[-1] - begun < 15.0
 
 
 def test_past_slots_are_deleted(pace: SharedPace, database_url: str) -> None:
@@ -441,10 +485,11 @@ def test_the_vacuum_of_the_servers_own_is_no_failure(postgres_url: str) -> None:
     with closing(rates.shared(postgres_url, "20/s")) as made:
         slots(made, 1)
         engine = sa.create_engine(postgres_url)
-        with engine.connect() as connection, support.in_background(lambda: slots(made, 2)):
+        with engine.connect() as connection:
             connection.exec_driver_sql("LOCK TABLE ratelimit___lifecycle_zocdoc IN SHARE UPDATE EXCLUSIVE MODE")
-            time.sleep(0.3)
-            connection.rollback()
+            with support.in_background(lambda: slots(made, 2)):
+                support.until(lambda: support.query(postgres_url, "SELECT 1 FROM pg_locks WHERE NOT granted"))
+                connection.rollback()
         engine.dispose()
         assert made._retry == 0.0
 
@@ -482,9 +527,9 @@ def test_the_engine_of_a_host_will_do(database_url: str) -> None:
         engine = sa.create_engine(database_url, connect_args={"options": "-c timezone=Asia/Tokyo"})
     with closing(rates.shared(engine, "20/s")) as made, closing(rates.shared(database_url, "20/s")) as other:
         slots(made, 1)
-        other.hold(0.5)
         begun = timing.clock()
-        assert 0.4 < slots(made, 1)[0] - begun < 0.5 + 3 * TICK
+        other.hold(0.5)
+        assert 0.4 < slots(made, 1)[0] - begun < 5.0
         assert made._retry == 0.0
     engine.dispose()
 
@@ -520,19 +565,20 @@ def test_what_nobody_waits_for_is_background(sqlite_url: str, server: Server, sa
     with support.client_of(server, pace=pace) as client, support.opened(sqlite_url, client) as lifecycle:
         ids = [support.tracked(lifecycle, sandbox) for _ in range(3)]
         lifecycle.confirm(ids[0], actor=support.ACTOR)
-        lifecycle.submit("cancel", ids[0], actor=support.ACTOR).wait(10.0)
+        lifecycle.submit("cancel", ids[0], actor=support.ACTOR).wait(support.PATIENCE)
         assert pace.seen == [False] * 5
         in_doubt = "UPDATE lifecycle_appointments SET in_doubt = :yes WHERE appointment_id = :id"
         support.query(sqlite_url, in_doubt, yes=True, id=ids[2])
-        lifecycle.submit_many([{"appointment_id": ids[2]}], command="cancel", actor=support.ACTOR).wait(10.0)
+        lifecycle.submit_many([{"appointment_id": ids[2]}], command="cancel", actor=support.ACTOR).wait(
+            support.PATIENCE
+        )
         assert support.states(sqlite_url, ids[2]) == ["applied"]
         assert pace.seen[5:] == [True, True]
         lifecycle.sync()
         support.lose_answer(sandbox, "confirm")
         lifecycle.submit_many([{"appointment_id": ids[1]}], command="confirm", actor=support.ACTOR)
         support.until(lambda: support.states(sqlite_url, ids[1]) == ["uncertain"])
-        time.sleep(0.1)
-        lifecycle.recover(wait=2.0)
+        lifecycle.recover(wait=support.PATIENCE)
         assert set(pace.seen[5:]) == {True}
         assert len(pace.seen) > 10
 
@@ -541,10 +587,10 @@ def test_the_command_line_shares_the_rate(server: Server, sandbox: Sandbox, sqli
     """Every command that calls Zocdoc keeps to LIFECYCLE_ZOCDOC_RATE, and a wrong one is a usage error."""
     appointment_id = sandbox.add()
     environ = settings_for(server, sqlite_url)
-    assert invoke("track", appointment_id, **environ, LIFECYCLE_ZOCDOC_RATE="60/min").exit_code == 0
-    begun = timing.clock()
-    assert invoke("confirm", appointment_id, **environ, LIFECYCLE_ZOCDOC_RATE="60/min").exit_code == 0
-    assert timing.clock() - begun > 0.5
+    begun = time.monotonic()
+    for command in ("track", "confirm"):
+        assert invoke(command, appointment_id, **environ, LIFECYCLE_ZOCDOC_RATE="60/min").exit_code == 0
+    assert support.calls(sandbox)[1].at - begun > 1.0
     wrong = invoke("confirm", appointment_id, **environ, LIFECYCLE_ZOCDOC_RATE="fast")
     assert_error(wrong, 2, "LIFECYCLE_ZOCDOC_RATE", "20/s")
 

@@ -84,7 +84,7 @@ def test_the_same_key_again_gives_the_unknown_outcome(
             lifecycle.confirm(appointment_id, actor=ACTOR, request_key=KEY)
         caught.append(vars(error.value))
     assert caught[0] == caught[1]
-    lifecycle.recover(wait=5.0)
+    lifecycle.recover(wait=support.PATIENCE)
     done = lifecycle.confirm(appointment_id, actor=ACTOR, request_key=KEY)
     assert (done.to_status, done.reason_code, done.command_id) == ("confirmed", "recovered", caught[0]["command_id"])
     assert support.states(database_url) == ["applied"]
@@ -97,7 +97,7 @@ def test_the_same_key_again_says_what_needs_attention(lifecycle: Lifecycle, sand
     support.lose_answer(sandbox, "update_status")
     with pytest.raises(OutcomeUnknown):
         lifecycle.mark_arrived(appointment_id, actor=ACTOR, request_key=KEY)
-    lifecycle.recover(wait=5.0)
+    lifecycle.recover(wait=support.PATIENCE)
     before = len(sandbox.ledger.entries())
     with pytest.raises(OutcomeUnknown) as caught:
         lifecycle.mark_arrived(appointment_id, actor=ACTOR, request_key=KEY)
@@ -108,12 +108,12 @@ def test_the_same_key_again_says_what_needs_attention(lifecycle: Lifecycle, sand
 def test_the_same_key_while_it_goes_on_says_so(lifecycle: Lifecycle, sandbox: Sandbox) -> None:
     """The second caller hears that the command is being sent, by its own id, and the trail gets no refusal."""
     appointment_id = support.tracked(lifecycle, sandbox)
-    support.arm(sandbox, kind="delay", operation="confirm", seconds=0.4)
     call = {"actor": ACTOR, "request_key": KEY}
-    with support.in_background(lambda: lifecycle.confirm(appointment_id, **call)) as results:
-        support.until(lambda: sandbox.faults.pending == 0)
-        with pytest.raises(CommandInProgress) as caught:
-            lifecycle.confirm(appointment_id, **call)
+    with (
+        support.while_held(sandbox, "confirm", lambda: lifecycle.confirm(appointment_id, **call)) as results,
+        pytest.raises(CommandInProgress) as caught,
+    ):
+        lifecycle.confirm(appointment_id, **call)
     assert (caught.value.active_state, caught.value.active_command_id) == ("sending", results[0].command_id)
     assert support.posts(sandbox, appointment_id) == 1
     assert len(lifecycle.history(appointment_id)) == 3
@@ -140,7 +140,7 @@ def test_after_it_was_proved_not_applied_the_key_acts_again(
     support.lose_answer(sandbox, "confirm")
     with pytest.raises(OutcomeUnknown):
         lifecycle.confirm(appointment_id, actor=ACTOR, request_key=KEY)
-    lifecycle.recover(wait=5.0)
+    lifecycle.recover(wait=support.PATIENCE)
     assert lifecycle.confirm(appointment_id, actor=ACTOR, request_key=KEY).to_status == "confirmed"
     assert support.states(database_url) == ["not_sent", "applied"]
     kinds = [entry.operation for entry in support.calls(sandbox, appointment_id)]
@@ -241,7 +241,7 @@ def test_processes_with_the_same_key_make_one_call(
     """Two processes that retry the same wish at the same moment have one effect."""
     appointment_id = support.tracked(lifecycle, sandbox)
     body = """
-product = Lifecycle(url, zocdoc=client, timing=timing)
+product = Lifecycle(url, zocdoc=client)
 product.get(sys.argv[5])
 print("ready", flush=True)
 sys.stdin.readline()
@@ -258,7 +258,7 @@ except LifecycleError as error:
         assert child.stdin is not None
         child.stdin.write("go\n")
         child.stdin.flush()
-    outputs = [child.communicate(timeout=30) for child in children]
+    outputs = [child.communicate(timeout=support.PATIENCE) for child in children]
     words = {out.strip() for out, _ in outputs}
     assert "confirmed" in words, outputs
     assert words <= {"confirmed", "CommandInProgress"}, outputs

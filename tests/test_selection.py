@@ -51,7 +51,8 @@ def test_without_filters_a_selection_is_the_view(
     with pytest.raises(errors.TransitionRefused):
         lifecycle.confirm(appointment_id, actor="user:1")
     lifecycle.cancel(appointment_id, actor="user:1", reason_type="provider_not_available")
-    assert lifecycle.submit_many([{"appointment_id": appointment_id}], actor="user:1", command="cancel").wait(timeout=9)
+    batch = lifecycle.submit_many([{"appointment_id": appointment_id}], actor="user:1", command="cancel")
+    assert batch.wait(support.PATIENCE)
     engine = sa.create_engine(database_url)
     with engine.connect() as connection:
         plain = connection.execute(sa.select(view.table)).mappings().all()

@@ -216,7 +216,7 @@ def test_what_recovery_settles_is_counted(product: Lifecycle, sandbox: Sandbox, 
         support.lose_answer(sandbox, "confirm", when=when)
         with pytest.raises(OutcomeUnknown):
             product.confirm(appointment_id, actor=ACTOR)
-    product.recover(wait=5.0)
+    product.recover(wait=support.PATIENCE)
     assert listener.outcomes() == ["unknown", "unknown"]
     assert sorted(map(str, listener.outcomes(telemetry.RECOVERED))) == ["applied", "not_sent"]
 
@@ -228,7 +228,7 @@ def test_an_operators_retry_is_a_command(product: Lifecycle, sandbox: Sandbox, l
     with pytest.raises(OutcomeUnknown) as unknown:
         product.reschedule(appointment_id, actor=ACTOR, start_time=LATER)
     support.arm(sandbox, kind="answer", operation="get", status=500, times=3)
-    product.recover(wait=5.0)
+    product.recover(wait=support.PATIENCE)
     assert [each.command_id for each in product.attention()] == [unknown.value.command_id]
     product.resolve(unknown.value.command_id, resolution="retry", reason_code="seen_in_portal", actor=ACTOR)
     last = listener.of(telemetry.COMMAND)[-1]
@@ -412,10 +412,10 @@ def test_nobody_listening_costs_microseconds() -> None:
     """A command without a hook and without DEBUG pays next to nothing for what could be told of it."""
 
     def told(count: int) -> float:
-        begun = time.perf_counter()
+        begun = time.thread_time()
         for _ in range(count):
             with tracing.command(telemetry.LOGGED, command="confirm", appointment_id="a-1", source="api") as span:
                 span.claimed("c-1", 1)
-        return (time.perf_counter() - begun) / count
+        return (time.thread_time() - begun) / count
 
     assert min(told(2000) for _ in range(5)) < 50e-6
