@@ -44,10 +44,10 @@ with Lifecycle(url, zocdoc=client, timing=timing, dispatch=sys.argv[5]) as lifec
 """A worker with short intervals: a killed one's commands are taken over after 5 seconds."""
 
 SLEEPER = """
-from lifecycle.working import cluster, draining
-cluster._POLL_SECONDS = draining.Draining.__init__.__kwdefaults__["poll"] = 600.0
+from lifecycle.working import draining
+draining.Draining.__init__.__kwdefaults__["poll"] = 600.0
 """ + WORKER.replace("recover_every=1.0", "recover_every=600.0")
-"""A worker that looks by itself so seldom that whatever it does it was woken for."""
+"""A worker that looks for commands by itself so seldom that whatever it does it was woken for by the engine."""
 
 
 @pytest.fixture(params=["sqlite-inline", "postgresql-procrastinate"])
