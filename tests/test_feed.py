@@ -29,6 +29,7 @@ from lifecycle import (
     audit,
     database,
     points,
+    writers,
 )
 from lifecycle.points import Point
 from tests import support
@@ -255,9 +256,12 @@ def test_events_before_the_gap_are_delivered(
     with Writer(postgres_url, first) as stuck:
         stuck.append()
         add(postgres_url, second, 1)
-        begun = time.monotonic()
-        found = list(lifecycle.events())
-        assert 0.9 < time.monotonic() - begun < 3
+        took: list[float] = []
+        while not took or (took[-1] > 3 and len(took) < 3):  # a machine that stalls makes a call longer, not shorter
+            begun = time.monotonic()
+            found = list(lifecycle.events())
+            took.append(time.monotonic() - begun)
+        assert 0.9 < took[-1] < 3
         with pytest.raises(DatabaseUnavailable, match="a transaction that appends audit events has been open"):
             lifecycle.feed_cursor()
         stuck.commit()
@@ -277,7 +281,7 @@ def test_a_gap_that_nobody_can_fill_is_passed(
     add(postgres_url, first, 1)
     with engine.begin() as unrelated:
         unrelated.exec_driver_sql("UPDATE lifecycle_installation SET zocdoc_environment = zocdoc_environment")
-        took = []
+        took: list[float] = []
         for _ in range(3):
             begun = time.monotonic()
             assert seqs(lifecycle.events()) == [1, 2, 6]
@@ -287,11 +291,12 @@ def test_a_gap_that_nobody_can_fill_is_passed(
 
 
 def test_a_writer_that_ends_while_it_is_waited_for(
-    postgres_url: str, lifecycle_on_postgres: Lifecycle, sandbox: Sandbox
+    postgres_url: str, lifecycle_on_postgres: Lifecycle, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same call delivers what it committed, in its place, and what others appended meanwhile does not delay it."""
     lifecycle = lifecycle_on_postgres
     first, second, third = (support.tracked(lifecycle, sandbox) for _ in range(3))
+    monkeypatch.setattr(writers, "_PATIENCE", 60.0)  # this one ends; a test that stalls does not make it stuck
     with Writer(postgres_url, first) as slow, Writer(postgres_url, third) as later:
         slow.append()
         add(postgres_url, second, 1)
@@ -347,7 +352,9 @@ def test_no_event_is_skipped_while_many_write(
         return [event.seq for event in found]
 
     def write(index: int) -> None:
-        for _ in range(50):
+        for number in range(50):
+            if number == 40:  # the feed is live while there is still something to write
+                support.until(lambda: len(cursors) > 100, seconds=60)
             with pytest.raises((TransitionRefused, GivenUp)):
                 lifecycle.confirm(mine[index], actor=ACTOR)
 

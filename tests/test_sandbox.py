@@ -139,7 +139,7 @@ class Api:
             "client_secret": "sandbox-secret",
             "audience": self.server.audience,
         }
-        return self.session.post(self.server.token_url, json=wanted | overrides, timeout=5)
+        return self.session.post(self.server.token_url, json=wanted | overrides, timeout=30)
 
     def use(self, token: str) -> None:
         """Use this bearer token from now on."""
@@ -147,7 +147,7 @@ class Api:
 
     def call(self, method: str, path: str, body: Any = None, **more: Any) -> requests.Response:
         """Send one request, never following a redirect."""
-        options = {"timeout": 5, "allow_redirects": False} | more
+        options = {"timeout": 30, "allow_redirects": False} | more
         url = path if path.startswith("http") else self.server.base_url + path
         if body is not None:
             options["json"] = body
@@ -726,14 +726,17 @@ def test_a_connection_can_end_without_an_answer(api: Api, kind: Kind, answered: 
     assert api.sandbox.status_of(GUIDE) == ("confirmed" if when is Moment.AFTER else "pending_booking")
 
 
-@pytest.mark.parametrize(("when", "applied_meanwhile"), [(Moment.BEFORE, 0), (Moment.AFTER, 1)])
-def test_an_answer_can_be_late(api: Api, when: Moment, applied_meanwhile: int) -> None:
+@pytest.mark.parametrize("when", list(Moment))
+def test_an_answer_can_be_late(api: Api, when: Moment) -> None:
     """A delay lies before or after the effect, and both end in the effect."""
-    api.sandbox.faults.add(Fault(kind=Kind.DELAY, operation="confirm", when=when, seconds=0.3))
+    seconds = 0.3 if when is Moment.BEFORE else 30.0
+    api.sandbox.faults.add(Fault(kind=Kind.DELAY, operation="confirm", when=when, seconds=seconds))
+    begun = time.monotonic()
     with pytest.raises(requests.ReadTimeout):
         api.order("confirm", GUIDE, timeout=0.1)
-    assert api.sandbox.ledger.effects(GUIDE) == applied_meanwhile
     wait_for_effect(api.sandbox)
+    (entry,) = api.sandbox.ledger.entries(operation="confirm")
+    assert (entry.at - begun >= seconds) == (when is Moment.BEFORE)
 
 
 def test_a_body_can_be_cut_short(api: Api) -> None:
@@ -746,11 +749,17 @@ def test_a_body_can_be_cut_short(api: Api) -> None:
 
 @pytest.mark.parametrize("kind", [Kind.DRIP_BODY, Kind.DRIP_HEADERS])
 def test_an_answer_can_drip(api: Api, kind: Kind) -> None:
-    """Bytes that come one by one never trip a read timeout, yet the whole takes its time."""
-    api.sandbox.faults.add(Fault(kind=kind, operation="confirm", seconds=0.003))
+    """Bytes come one by one, and the whole takes its time."""
+    api.sandbox.faults.add(Fault(kind=kind, operation="get", seconds=0.003))
+    head = f"GET /v1/appointments/{GUIDE} HTTP/1.1\r\nAuthorization: {api.session.headers['Authorization']!s}\r\n\r\n"
     begun = time.monotonic()
-    assert api.order("confirm", GUIDE, timeout=0.2).json()["data"]["appointment_status"] == "confirmed"
+    with closing(socket.create_connection(("127.0.0.1", api.server.port), timeout=30)) as connection:
+        connection.sendall(head.encode())
+        pieces = list(iter(lambda: connection.recv(65536), b""))
     assert time.monotonic() - begun > 0.2
+    assert len(pieces) > 20
+    _, _, content = b"".join(pieces).partition(b"\r\n\r\n")
+    assert json.loads(content)["data"]["appointment_status"] == "pending_booking"
 
 
 def test_an_answer_can_carry_a_status_that_nobody_knows(api: Api) -> None:
@@ -778,9 +787,9 @@ def test_a_zombie_is_applied_after_its_caller_gave_up(api: Api, status: int) -> 
     else:
         with pytest.raises(requests.ConnectionError):
             api.order("confirm", GUIDE)
-    assert api.sandbox.ledger.effects(GUIDE) == 0
     wait_for_effect(api.sandbox)
     entries = api.sandbox.ledger.entries(operation="confirm")
+    assert entries[1].at - entries[0].at >= 0.1
     assert [(e.answered, e.effect, e.late) for e in entries] == [
         (status or "reset", False, False),
         ("none", True, True),
@@ -788,8 +797,8 @@ def test_a_zombie_is_applied_after_its_caller_gave_up(api: Api, status: int) -> 
 
 
 def wait_for_effect(sandbox: Sandbox) -> None:
-    """Wait until the guide's appointment was confirmed, for five seconds at most."""
-    deadline = time.monotonic() + 5
+    """Wait until the guide's appointment was confirmed, for ten seconds at most."""
+    deadline = time.monotonic() + 10
     while not sandbox.ledger.effects(GUIDE, "confirm"):
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -894,7 +903,7 @@ def test_control_can_be_switched_off() -> None:
 
 def exchange(server: Server, raw: bytes) -> bytes:
     """Send raw bytes and return everything that comes back until the connection ends."""
-    with closing(socket.create_connection(("127.0.0.1", server.port), timeout=5)) as connection:
+    with closing(socket.create_connection(("127.0.0.1", server.port), timeout=30)) as connection:
         connection.sendall(raw)
         received = b""
         while piece := connection.recv(65536):
@@ -931,7 +940,7 @@ def test_pipelined_requests_are_answered_in_order(api: Api) -> None:
 def test_a_client_that_asks_may_send_its_body(api: Api) -> None:
     """`Expect: 100-continue` is granted before the body is read."""
     head = b"POST /_sandbox/appointments HTTP/1.1\r\nConnection: close\r\nExpect: 100-continue\r\n"
-    with closing(socket.create_connection(("127.0.0.1", api.server.port), timeout=5)) as connection:
+    with closing(socket.create_connection(("127.0.0.1", api.server.port), timeout=30)) as connection:
         connection.sendall(head + b"Content-Length: 2\r\n\r\n")
         assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
         connection.sendall(b"{}")
@@ -954,7 +963,7 @@ def test_closing_is_quick_and_ends_open_connections() -> None:
     took = []
     for _ in range(3):
         server = serve(Sandbox())
-        with closing(socket.create_connection(("127.0.0.1", server.port), timeout=5)) as connection:
+        with closing(socket.create_connection(("127.0.0.1", server.port), timeout=30)) as connection:
             connection.sendall(b"GET /_sandbox/effects HTTP/1.1\r\n\r\n")
             assert connection.recv(1000).startswith(b"HTTP/1.1 200")
             begun = time.monotonic()
@@ -985,11 +994,11 @@ def test_serving_forever_announces_itself_and_ends_when_closed() -> None:
 
     thread = threading.Thread(target=serve_forever, args=(Sandbox(), "localhost", 0, announce))
     thread.start()
-    assert ready.wait(5)
+    assert ready.wait(30)
     with requests.Session() as session:
         assert Api(announced[0], session).sign_in().status_code == 200
     announced[0].close()
-    thread.join(5)
+    thread.join(30)
     assert not thread.is_alive()
 
 

@@ -119,6 +119,7 @@ class Server:
     ) -> None:
         self.requests: list[Request] = []
         self.connections = 0
+        self.ended = 0
         self._steps = list(steps)
         self._context = context
         self._greet = greet
@@ -178,3 +179,5 @@ class Server:
             pass
         finally:
             peer.sock.close()
+            with self._lock:
+                self.ended += 1

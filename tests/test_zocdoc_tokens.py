@@ -12,6 +12,7 @@ import pytest
 
 from lifecycle import zocdoc
 from lifecycle.zocdoc import Applied, NotSent, ReadFailed, Reason, Rejected, ZocdocClient, timing, tokens
+from tests import support
 from tests.test_zocdoc_server import Server, answer, hang, raw, reset
 
 if TYPE_CHECKING:
@@ -74,15 +75,35 @@ def test_32_threads_make_one_token_call() -> None:
     assert outcomes == [DONE] * 32
 
 
+class Turnstile:
+    """A lock that counts who has come to it."""
+
+    def __init__(self) -> None:
+        self.came: list[None] = []
+        self._lock = threading.Lock()
+
+    def acquire(self, *, timeout: float) -> bool:
+        """Count, and wait."""
+        self.came.append(None)
+        return self._lock.acquire(timeout=timeout)
+
+    def release(self) -> None:
+        """Let the next one in."""
+        self._lock.release()
+
+
 def test_threads_that_waited_share_a_failure() -> None:
     """A failed token call is not made again by every thread that waited for it."""
+    turnstile: Any = Turnstile()
 
     def slowly(peer: Peer) -> None:
-        time.sleep(0.3)
+        support.until(lambda: len(turnstile.came) == 8)
         answer(403)(peer)
 
     outcomes: list[Outcome] = []
     with Server(slowly) as issuer, Server(answer(200, BODY)) as server, client_of(server, issuer) as client:
+        source: Any = client._calls._tokens
+        source._lock = turnstile
         threads = [threading.Thread(target=lambda: outcomes.append(client.confirm(ID))) for _ in range(8)]
         for each in threads:
             each.start()
@@ -105,9 +126,9 @@ def test_a_token_is_renewed_before_its_end() -> None:
         first = source.current(budget)
         held = source._held
         assert held is not None
-        source._held = tokens._Held(first, zocdoc.clock() + 0.05)
+        source._held = tokens._Held(first, zocdoc.clock() + 60)
         assert source.current(budget) == first
-        time.sleep(0.06)
+        source._held = tokens._Held(first, zocdoc.clock())
         assert source.current(budget) != first
         assert len(issuer.requests) == 2
 

