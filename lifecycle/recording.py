@@ -26,15 +26,19 @@ ANSWERED_LATE: Final = "answered_late"
 
 
 def settle(
-    database: Database, command: Pending, attempt: Attempt, *, source: str, timing: Timing
+    database: Database, command: Pending, attempt: Attempt, *, source: str, timing: Timing, is_repeated: bool = False
 ) -> settlement.Settled | None:
     """Record what came of an attempt, and tell where that leaves the command; opens one transaction.
 
-    None: the command was settled by somebody else meanwhile, and the answer was only noted in the trail.
+    None: the command was settled by somebody else meanwhile, and the answer was only noted in the trail. Or, if it
+    `is_repeated`, this very outcome had been recorded: a COMMIT whose reply was lost may come through when it was
+    looked for in vain, and only the lock tells that it has ended.
     """
     with database.write() as connection:
         locked = audit.hold(database, connection, command.appointment_id)
         reach(Point.OUTCOME_OPEN)
+        if is_repeated and _has(connection, command, attempt):
+            return None
         settled = settlement.settle_locked(connection, locked, command, attempt, source=source, timing=timing)
         if settled is None:
             _note_late(connection, locked, command, attempt, source=source)
@@ -45,9 +49,13 @@ def settle(
 
 def is_recorded(database: Database, command: Pending, attempt: Attempt) -> bool:
     """Tell whether this very outcome is in the database already: its COMMIT was carried out, the reply was lost."""
-    outcome = attempt.outcome
     with database.read() as connection:
-        row = connection.execute(_RECORDED, {"id": command.command_id}).one()
+        return _has(connection, command, attempt)
+
+
+def _has(connection: sa.Connection, command: Pending, attempt: Attempt) -> bool:
+    outcome = attempt.outcome
+    row = connection.execute(_RECORDED, {"id": command.command_id}).one()
     # Not the state: a submitted command that was not sent is in the queue again.
     return tuple(row) == (command.attempt, settlement.OUTCOMES[type(outcome)], outcome.request_id, outcome.http_status)
 

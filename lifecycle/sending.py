@@ -128,7 +128,9 @@ def _settle(
             # The reply to COMMIT may be what was lost.
             if recording.is_recorded(resources.database, command, attempt):
                 return None
-            return recording.settle(resources.database, command, attempt, source=source, timing=timing)
+            return recording.settle(
+                resources.database, command, attempt, source=source, timing=timing, is_repeated=True
+            )
     facts = _facts(command, attempt.outcome)
     raise errors.OutcomeUnknown(**facts, reason_code=NOT_RECORDED, state=State.SENDING) from failure
 

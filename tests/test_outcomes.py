@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +20,7 @@ from lifecycle import (
     TransitionRefused,
     ZocdocClient,
     errors,
+    points,
 )
 from tests import support
 from tests.conftest import FAST
@@ -523,3 +527,45 @@ def test_the_intent_is_committed_before_anything_is_sent(
             other.confirm(another, actor=ACTOR)
         assert support.states(database_url, appointment_id) == ["sending"]
     assert results[0].to_status == "confirmed"
+
+
+_SLOW_COMMIT = (
+    "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); RETURN NULL; END'",
+    """CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON lifecycle_audit_events DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW WHEN (NEW.appointment_seq = 3) EXECUTE FUNCTION slow()""",
+)
+"""The COMMIT of the third event, which tells what came of the call, takes a second."""
+
+
+@pytest.mark.parametrize(
+    ("fault", "event"),
+    [({"kind": "reset"}, "outcome_lost"), ({"status": 400}, "command_rejected"), (None, "command_applied")],
+)
+def test_an_outcome_whose_commit_comes_through_late_is_recorded_once(
+    postgres_url: str, client: ZocdocClient, sandbox: Sandbox, fault: dict[str, Any] | None, event: str
+) -> None:
+    """The connection is lost in a COMMIT that is still being carried out when the outcome is recorded again."""
+    for statement in _SLOW_COMMIT:
+        support.query(postgres_url, statement)
+    hasty = Timing(settle=0.05, spacing=(0.05, 0.05), record_again=(0.01,))
+    with support.opened(postgres_url, client, hasty) as product:
+        appointment_id = support.tracked(product, sandbox)
+        if fault is not None:
+            support.arm(sandbox, **({"kind": "answer", "operation": "confirm"} | fault))
+        dialect = product._resources.database.engine.dialect
+        commit = dialect.do_commit
+
+        def unheard(connection: Any) -> None:
+            setattr(dialect, "do_commit", commit)  # noqa: B010 # SQLAlchemy has no event for it
+            with socket.socket(fileno=os.dup(connection.fileno())) as line:
+                line.shutdown(socket.SHUT_RD)
+            commit(connection)
+
+        def hook(point: points.Point) -> None:
+            if point is points.Point.ANSWER_CLASSIFIED:
+                setattr(dialect, "do_commit", unheard)  # noqa: B010 # the same
+
+        with points.armed(hook), contextlib.suppress(OutcomeUnknown, CommandRejected):
+            product.confirm(appointment_id, actor=ACTOR)
+        events = [each.event for each in product.history(appointment_id)]
+    assert events == ["appointment_tracked", "command_accepted", event]

@@ -47,11 +47,16 @@ _TABLES: Final = "SELECT count(*) AS n FROM pg_tables WHERE tablename LIKE 'proc
 
 @dataclass
 class Round:
-    """What one round came to; `seconds` is what it measures."""
+    """What one round came to; `seconds` is what it measures.
+
+    One that `came_too_late` shows nothing: the batch had ended, or whoever was killed had nothing in hand, because the
+    machine stood still at the wrong moment.
+    """
 
     verdict: Verdict
     seconds: float
     faults: list[str]
+    came_too_late: bool = False
     load: float = field(default_factory=lambda: os.getloadavg()[0])
 
     @property
@@ -67,9 +72,10 @@ def kill(ground: PostgresGround, *, commands: int, seed: str, is_quick: bool) ->
         killed_at = datetime.now(UTC)
         victim.kill()
         victim.wait()
-        faults = _too_late(scene)
+        came_too_late = scene.is_over()
         scene.start()
-        return _over(scene, killed_at, faults)
+        found = _over(scene, killed_at, [], came_too_late=came_too_late)
+        return replace(found, came_too_late=came_too_late or not found.verdict.cut_off)
 
 
 def storm(ground: PostgresGround, *, commands: int, seed: str) -> Round:
@@ -78,9 +84,9 @@ def storm(ground: PostgresGround, *, commands: int, seed: str) -> Round:
     So those are killed that recover what the ones before them have left.
     """
     with Scene(ground, commands=commands, seed=seed, is_quick=True, is_lucky=False) as scene:
-        workers, faults, killed_at = scene.begin(), _too_late(scene), datetime.now(UTC)
+        workers, came_too_late, killed_at = scene.begin(), scene.is_over(), datetime.now(UTC)
         for _ in range(STORM):
-            if scene.ended() == len(scene.ids):
+            if scene.is_over():
                 break
             victim = workers.pop(scene.dice.randrange(len(workers)))
             killed_at = datetime.now(UTC)
@@ -88,7 +94,7 @@ def storm(ground: PostgresGround, *, commands: int, seed: str) -> Round:
             victim.wait()
             workers.append(scene.start())
             time.sleep(scene.dice.uniform(*BETWEEN_KILLS))
-        return _over(scene, killed_at, faults)
+        return _over(scene, killed_at, [], came_too_late=came_too_late)
 
 
 def freeze(ground: PostgresGround, *, commands: int, seed: str) -> Round:
@@ -97,12 +103,12 @@ def freeze(ground: PostgresGround, *, commands: int, seed: str) -> Round:
         victim = scene.dice.choice(scene.begin())
         stopped_at = datetime.now(UTC)
         victim.send_signal(signal.SIGSTOP)
-        faults = _too_late(scene)
+        came_too_late = scene.is_over()
         time.sleep(scene.dice.uniform(*FROZEN))
         victim.send_signal(signal.SIGCONT)
         time.sleep(WAKING)
-        faults += ["the worker that was stopped has ended"] * (victim.poll() is not None)
-        return _over(scene, stopped_at, faults)
+        faults = ["the worker that was stopped has ended"] * (victim.poll() is not None)
+        return _over(scene, stopped_at, faults, came_too_late=came_too_late)
 
 
 def stop(ground: PostgresGround, *, commands: int, seed: str) -> Round:
@@ -115,11 +121,12 @@ def stop(ground: PostgresGround, *, commands: int, seed: str) -> Round:
             worker.terminate()
         codes = [worker.wait(60) for worker in workers]
         seconds = time.monotonic() - begun
-        faults = [*_too_late(scene), *_unsettled(scene), *[f"exit codes {codes}"] * any(codes)]
+        came_too_late = scene.is_over()
+        faults = [*_unsettled(scene), *[f"exit codes {codes}"] * any(codes)]
         for _ in workers:
             scene.start()
         scene.finish(PATIENCE)
-        return Round(replace(judging.judge(scene), in_the_air=in_the_air), seconds, faults)
+        return Round(replace(judging.judge(scene), in_the_air=in_the_air), seconds, faults, came_too_late)
 
 
 def drop(ground: PostgresGround, *, commands: int, seed: str) -> Round:
@@ -128,15 +135,15 @@ def drop(ground: PostgresGround, *, commands: int, seed: str) -> Round:
         scene.begin()
         dropped_at = datetime.now(UTC)
         support.drop_engine(ground.url)
-        faults = _too_late(scene)
+        came_too_late = scene.is_over()
         words = [sys.executable, "-m", "lifecycle", "recover"]
         recovered = subprocess.run(  # noqa: S603 # our own
             words, env=scene.environment(), capture_output=True, text=True, check=False
         )
-        faults += [f"recover: {recovered.stderr}"] * bool(recovered.returncode)
+        faults = [f"recover: {recovered.stderr}"] * bool(recovered.returncode)
         made = grounds.rows(ground.raw(), _TABLES)[0]["n"]
         faults += [f"recover made {made} tables of the engine"] * (made != len(support.ENGINE_TABLES))
-        return _over(scene, dropped_at, faults)
+        return _over(scene, dropped_at, faults, came_too_late=came_too_late)
 
 
 def crash(ground: PostgresGround, *, commands: int, seed: str) -> Round:
@@ -146,11 +153,7 @@ def crash(ground: PostgresGround, *, commands: int, seed: str) -> Round:
         ground.stop("immediate")
         time.sleep(scene.dice.uniform(0.0, LONGEST_OUTAGE))
         ground.start()
-        return _over(scene, datetime.now(UTC), _too_late(scene))
-
-
-def _too_late(scene: Scene) -> list[str]:
-    return ["the batch had ended before anything was done to the workers"] * (scene.ended() >= len(scene.ids))
+        return _over(scene, datetime.now(UTC), [], came_too_late=scene.is_over())
 
 
 def _unsettled(scene: Scene) -> list[str]:
@@ -161,11 +164,11 @@ def _unsettled(scene: Scene) -> list[str]:
     return found + [f"{sent} were sent, {scene.ended()} have ended"] * (sent != scene.ended())
 
 
-def _over(scene: Scene, since: datetime, faults: list[str]) -> Round:
+def _over(scene: Scene, since: datetime, faults: list[str], *, came_too_late: bool) -> Round:
     scene.finish(PATIENCE)
     verdict = judging.judge(scene)
     ended = verdict.last_end or since
-    return Round(verdict, (ended - since).total_seconds(), faults)
+    return Round(verdict, (ended - since).total_seconds(), faults, came_too_late)
 
 
 def document(rounds: list[Round], measured: str) -> dict[str, Any]:

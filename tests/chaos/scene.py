@@ -113,9 +113,13 @@ class Scene:
         """Count the commands that have ended."""
         return self._count(_ENDED)
 
+    def is_over(self) -> bool:
+        """Tell whether all have ended."""
+        return self.ended() >= self._commands
+
     def finish(self, seconds: float) -> None:
         """Wait until all have ended, at most so long; what has not is for the judge."""
-        parts.until(lambda: self.ended() >= self._commands, seconds=seconds, pause=0.1)
+        parts.until(self.is_over, seconds=seconds, pause=0.1)
 
     def logs(self) -> str:
         """Give what the workers have written so far."""

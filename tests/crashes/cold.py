@@ -38,14 +38,11 @@ METHODS: Final = ("random", "intent", "request")
 AT_ONCE_ALIVE: Final = 2
 """Processes at a time: most of the life of each is spent importing."""
 
-HELD_BACK: Final = 30.0
-"""Seconds for which an answer is held back; the process is dead long before."""
+HELD_BACK: Final = {"kind": "drip_headers", "seconds": 0.2}
+"""An answer that takes half a minute, the process is dead long before; the stand-in ends it when nobody listens."""
 
 CHUNK: Final = 12
 """Kills between two recoveries."""
-
-QUIET: Final = 0.2
-"""Seconds without a new request; on loopback one arrives within milliseconds."""
 
 EXIT_CODES: Final = {0, 5}
 """What a process that was faster than its killer may have ended with."""
@@ -65,7 +62,7 @@ def run(orders: Orders) -> Report:
         cases = zip(range(orders.cold), itertools.cycle(WORDS), itertools.cycle(METHODS), strict=False)
         while chunk := list(itertools.islice(cases, CHUNK)):
             killer.kill_all([Case(*case, _tracked(product, standin)) for case in chunk])
-            _quiet(standin)
+            standin.quiet()
             parts.end(report, "after cold kills", product, ground, standin)
     return report
 
@@ -87,13 +84,6 @@ def _tracked(product: Lifecycle, standin: Standin) -> str:
     [appointment_id] = standin.add(1, start_time=YESTERDAY)
     product.track(appointment_id, actor="job:cold")
     return appointment_id
-
-
-def _quiet(standin: Standin) -> None:
-    """Wait until nothing arrives any more: a process may die between its last byte and the ledger's line."""
-    counted = -1
-    while counted != (counted := len(standin.calls())):
-        time.sleep(QUIET)
 
 
 class _Killer:
@@ -133,7 +123,7 @@ class _Killer:
     def _kill(self, case: Case) -> None:
         if case.method == "request":
             where = {"operation": OPERATIONS[case.command], "appointment_id": case.appointment_id}
-            self.standin.arm({"kind": "delay", "when": "after", "seconds": HELD_BACK, **where})
+            self.standin.arm(HELD_BACK | where)
         process = self._start(case.command, case.appointment_id)
         signs: dict[str, Callable[[], object]] = {
             "random": lambda: False,

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from lifecycle import CommandInProgress, Done, Lifecycle, LifecycleError, TransitionRefused
+from lifecycle import CommandInProgress, DatabaseUnavailable, Done, Lifecycle, LifecycleError, TransitionRefused
 from tests.crashes import forks, grounds, parts
 from tests.crashes.grounds import PostgresGround, SqliteGround
 from tests.crashes.parts import AT_ONCE, Orders, Report
@@ -81,7 +81,7 @@ class _Round:
         self.report.check(self.story, strange)
         self.report.counts["kills"] += killed
         self.report.counts[f"rounds on {self.ground.name}"] += 1
-        parts.until(self._settled_down, seconds=3)
+        self.standin.quiet()
         parts.end(self.report, self.story, self.product, self.ground, self.standin)
         self._judge(appointment_id, killed)
         self.product.close()
@@ -108,7 +108,7 @@ class _Round:
         for turn, command in enumerate(plan):
             start = start_number(index * EACH + turn)
             try:
-                done = send(self.product, command, appointment_id, actor=f"job:{index}", start=start)
+                done = self._send(command, appointment_id, f"job:{index}", start)
                 code = 10 if isinstance(done, Done) else 99
             except LifecycleError as error:
                 code = CODES.get(type(error), 0)
@@ -116,11 +116,14 @@ class _Round:
                     raise
         os._exit(code)
 
-    def _settled_down(self) -> bool:
-        """Tell whether the last request of a process that was killed has arrived: two looks show the same."""
-        before = len(self.standin.calls())
-        time.sleep(0.02)
-        return len(self.standin.calls()) == before
+    def _send(self, command: str, appointment_id: str, actor: str, start: str) -> Done:
+        """Issue a command; again while whoever holds the lock is stopped by the machine for longer than one waits."""
+        while True:
+            try:
+                return send(self.product, command, appointment_id, actor=actor, start=start)
+            except DatabaseUnavailable as error:
+                if not error.is_transient:
+                    raise
 
     def _judge(self, appointment_id: str, killed: int) -> None:
         rows = grounds.rows(

@@ -213,6 +213,8 @@ def _are_in_order(events: list[dict[str, Any]], names: list[str], command: dict[
     """Tell whether an ending follows an attempt, or attempts, each of which has ended before the next one."""
     if command["queued_at"] is None:
         lost = ["outcome_lost"] if events and (events[-1]["source"] == "recovery" or "outcome_lost" in names) else []
+        if names.count("outcome_lost") > 1 and events[1]["reason_code"] == "lease_expired":
+            lost *= 2  # whoever was thought to be gone tells, while it is being read, that it got no answer
         return names[:-1] == ["command_accepted", *lost]
     plain = [name for name in names if name != "outcome_lost"]
     again = ["command_requeued", "command_resent"] * len(names)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-PATIENCE = 60
+PATIENCE = 150
 """Seconds after which a child that neither ends nor dies is ended by its own alarm, and counted as hung."""
 
 _POINTS = tuple(Point)

@@ -11,7 +11,7 @@ from typing import Self
 
 _CHUNK = 65536
 _COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"  # the message that a driver sends: a simple query of these six letters
-_PATIENCE = 10.0  # seconds for the server to answer a COMMIT whose answer is then withheld
+_PATIENCE = 60.0  # seconds for the server to answer a COMMIT whose answer is then withheld
 
 
 class Cut(StrEnum):

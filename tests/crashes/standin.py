@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import socket
 import threading
+import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from lifecycle import ZocdocClient
-from lifecycle.sandbox import Entry, Fault, Ledger, Sandbox, serve
+from lifecycle.sandbox import Entry, Fault, Ledger, Sandbox, Server, serve
 from tests.crashes import forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
     from multiprocessing.connection import Connection
+
+TIMEOUT: Final = 25.0
+"""Seconds that a client waits for an answer, if nothing else is said: a machine may stand still for some."""
+
+QUIET_WITHIN: Final = 60.0
+"""Seconds after which the stand-in counts as hung if it still has not read what the dead have sent."""
 
 
 class Standin:
@@ -47,6 +55,7 @@ class Standin:
             "audience": self.audience,
             "client_id": "sandbox-client",
             "client_secret": "sandbox-secret",
+            "timeout": TIMEOUT,
         }
         return ZocdocClient(**(given | options))
 
@@ -65,6 +74,17 @@ class Standin:
     def calls(self) -> list[Entry]:
         """Give what reached the appointment endpoints since the last `forget`."""
         return list(self._ask("calls"))
+
+    def quiet(self) -> None:
+        """Wait until all that was sent by processes that are dead by now is in the ledger.
+
+        Raises `TimeoutError` if it is never read, or if somebody alive goes on sending.
+        """
+        end = time.monotonic() + QUIET_WITHIN
+        while not self._ask("is_quiet"):
+            if time.monotonic() > end:
+                raise TimeoutError("the stand-in does not become quiet")
+            time.sleep(0.002)
 
     def posts(self) -> Counter[str]:
         """Count the requests that could change something, by appointment."""
@@ -87,43 +107,68 @@ class Standin:
 
 def _serve(pipe: Connection) -> None:
     forks.die_with_parent()
-    sandbox = Sandbox()
-    with serve(sandbox) as server:
+    with serve(Sandbox()) as server:
         pipe.send((server.base_url, server.token_url, server.audience))
         while True:
             act, arguments = pipe.recv()
             if act == "stop":
                 return
-            pipe.send(_ACTS[act](sandbox, *arguments))
+            pipe.send(_ACTS[act](server, *arguments))
 
 
-def _add(sandbox: Sandbox, count: int, details: Any) -> list[str]:
-    return [sandbox.add(**details) for _ in range(count)]
+def _add(server: Server, count: int, details: Any) -> list[str]:
+    return [server.sandbox.add(**details) for _ in range(count)]
 
 
-def _arm(sandbox: Sandbox, faults: list[dict[str, Any]]) -> None:
-    sandbox.faults.add(*map(Fault.parse, faults))
+def _arm(server: Server, faults: list[dict[str, Any]]) -> None:
+    server.sandbox.faults.add(*map(Fault.parse, faults))
 
 
-def _disarm(sandbox: Sandbox) -> None:
-    sandbox.faults.clear()
+def _disarm(server: Server) -> None:
+    server.sandbox.faults.clear()
 
 
-def _calls(sandbox: Sandbox) -> list[Entry]:
-    return [entry for entry in sandbox.ledger.entries() if entry.operation != "token"]
+def _calls(server: Server) -> list[Entry]:
+    return [entry for entry in server.sandbox.ledger.entries() if entry.operation != "token"]
 
 
-def _remote(sandbox: Sandbox, appointment_ids: list[str]) -> dict[str, tuple[str, datetime]]:
-    rows = [sandbox.appointment(each) for each in appointment_ids]
+def _remote(server: Server, appointment_ids: list[str]) -> dict[str, tuple[str, datetime]]:
+    rows = [server.sandbox.appointment(each) for each in appointment_ids]
     return {row.appointment_id: (row.status, row.start) for row in rows}
 
 
-def _forget(sandbox: Sandbox) -> None:
-    sandbox.faults.clear()
-    sandbox.ledger = Ledger()  # in use nobody does this; here it keeps a soak's memory flat
+def _forget(server: Server) -> None:
+    server.sandbox.faults.clear()
+    server.sandbox.ledger = Ledger()  # in use nobody does this; here it keeps a soak's memory flat
+
+
+def _is_quiet(server: Server) -> bool:
+    """Tell whether nothing is left to be read, neither a request nor the end of a connection."""
+    with socket.create_connection(("127.0.0.1", server.port)) as last:
+        last.sendall(b"GET /_sandbox/ HTTP/1.1\r\nConnection: close\r\n\r\n")
+        while last.recv(1024):
+            pass  # connections are taken up in turn: now all that were made before this one are among the open ones
+    with server._lock:
+        connections = list(server._open)
+    return all(map(_is_idle, connections))
+
+
+def _is_idle(connection: socket.socket) -> bool:
+    """Tell whether nothing has come that was not read. Whoever is dead has left the end of the connection to be read.
+
+    That is read last, so all before it is in the ledger by then.
+    """
+    try:
+        connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # it is being closed
+    return False
 
 
 _ACTS: dict[str, Callable[..., Any]] = {
+    "is_quiet": _is_quiet,
     "add": _add,
     "arm": _arm,
     "disarm": _disarm,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tests.exhaustive.world import World
 
-STUCK: Final = 20.0
+STUCK: Final = 60.0
 """Seconds after which a step counts as hung."""
 
 

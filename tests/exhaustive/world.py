@@ -28,8 +28,14 @@ if TYPE_CHECKING:
     from lifecycle.points import Point
     from lifecycle.sandbox import Fault
 
-TIMING: Final = Timing(failed_reads=3, record_again=(0.0, 0.0), resends=4)
-"""The product's own intervals, since time is skipped; fewer failed reads and resends, and no real pauses."""
+TIMING: Final = Timing(send_window=25.0, failed_reads=3, record_again=(0.0, 0.0), resends=4)
+"""The product's own intervals, since time is skipped; fewer failed reads and resends, and no real pauses.
+
+The send window, like a client's time-out, is wider: both also see how long the machine stands still.
+"""
+
+TIMEOUT: Final = 25.0
+"""Seconds that a client waits for an answer, unless it is hasty: its whole deadline."""
 
 PATIENCE: Final = 0.12
 """Seconds that the hasty client gives to an answer; faults of slowness take longer."""
@@ -233,6 +239,7 @@ class World:
             "client_id": "sandbox-client",
             "client_secret": "sandbox-secret",
             "audience": self.server.audience,
+            "timeout": TIMEOUT,
         }
         return ZocdocClient(**(given | options))
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.chaos import judging
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 COMMANDS = 150
 
