@@ -30,14 +30,14 @@ def settle(
 ) -> settlement.Settled | None:
     """Record what came of an attempt, and tell where that leaves the command; opens one transaction.
 
-    None: the command was settled by somebody else meanwhile, and the answer was only noted in the trail. Or, if it
-    `is_repeated`, this very outcome had been recorded: a COMMIT whose reply was lost may come through when it was
-    looked for in vain, and only the lock tells that it has ended.
+    None: the command was settled by somebody else meanwhile, and the answer was only noted in the trail. Or it
+    `is_repeated`, and this very outcome is there: the reply to COMMIT was what was lost. Only under the lock is that
+    known, since such a COMMIT may still be going on.
     """
     with database.write() as connection:
         locked = audit.hold(database, connection, command.appointment_id)
         reach(Point.OUTCOME_OPEN)
-        if is_repeated and _has(connection, command, attempt):
+        if is_repeated and _is_recorded(connection, command, attempt):
             return None
         settled = settlement.settle_locked(connection, locked, command, attempt, source=source, timing=timing)
         if settled is None:
@@ -47,13 +47,8 @@ def settle(
     return settled
 
 
-def is_recorded(database: Database, command: Pending, attempt: Attempt) -> bool:
-    """Tell whether this very outcome is in the database already: its COMMIT was carried out, the reply was lost."""
-    with database.read() as connection:
-        return _has(connection, command, attempt)
-
-
-def _has(connection: sa.Connection, command: Pending, attempt: Attempt) -> bool:
+def _is_recorded(connection: sa.Connection, command: Pending, attempt: Attempt) -> bool:
+    """Tell whether this very outcome is in the database already."""
     outcome = attempt.outcome
     row = connection.execute(_RECORDED, {"id": command.command_id}).one()
     # Not the state: a submitted command that was not sent is in the queue again.

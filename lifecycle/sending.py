@@ -125,9 +125,6 @@ def _settle(
     for pause in timing.record_again:
         time.sleep(pause)
         with contextlib.suppress(errors.DatabaseUnavailable):
-            # The reply to COMMIT may be what was lost.
-            if recording.is_recorded(resources.database, command, attempt):
-                return None
             return recording.settle(
                 resources.database, command, attempt, source=source, timing=timing, is_repeated=True
             )

@@ -12,7 +12,7 @@ import pytest
 
 from tests.chaos import judging
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1800)
 
 COMMANDS = 150
 

@@ -464,7 +464,7 @@ class Model(RuleBasedStateMachine):
         return {each["command_id"]: each["state"] for each in self.world.rows(query, row.appointment_id)}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1800)
 def test_the_product_does_what_the_model_says() -> None:
     """Random stories, the same in each run: after every step the database, the calls and the model agree."""
     with in_memory() as folder, World(Path(folder)) as world:

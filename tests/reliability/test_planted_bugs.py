@@ -9,7 +9,7 @@ import pytest
 from tests.simulation import planted
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_every_planted_bug_is_caught(capsys: pytest.CaptureFixture[str]) -> None:
     """Each defect is found by the simulator and its checker; the product without it passes the same worlds."""
     catches = planted.hunt_all(processes=2)
