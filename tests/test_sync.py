@@ -283,7 +283,7 @@ def test_a_failure_in_the_middle(
 ) -> None:
     """The error says what happened; what was read is stored, and the next run goes on from there."""
     sandbox.add_many(300, modified=PAST)
-    with machine_client(server, deadline=1.0) as client, opened(database_url, client) as lifecycle:
+    with machine_client(server, deadline=3.0) as client, opened(database_url, client) as lifecycle:
 
         def fail(rows: int, _total: int | None) -> None:
             if rows == 100:

@@ -13,6 +13,7 @@ from selenium.webdriver.chrome.service import Service
 from lifecycle import Lifecycle
 from lifecycle.database import Database
 from lifecycle.samples import bulk
+from tests import support
 from tests.browser.pages import Browser, served
 from tests.conftest import FAST
 from tests.test_page import UNTIL
@@ -64,7 +65,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Itera
     options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     made = webdriver.Chrome(options=options, service=Service(driver))
-    made.set_page_load_timeout(30)
+    made.set_page_load_timeout(support.PATIENCE)
     yield made
     made.quit()
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support import expected_conditions
 from selenium.webdriver.support.wait import WebDriverWait
 
 from lifecycle import Lifecycle, serving
 from lifecycle.page import app
+from tests import support
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -114,10 +115,11 @@ class Browser:
 
     def follow(self, act: Callable[[], object]) -> None:
         """Do what leads to another page, and wait until it is there."""
-        before = self.one("html")
+        self.run("window.isBefore = true")
         act()
-        WebDriverWait(self.driver, 20).until(expected_conditions.staleness_of(before))
-        self.one("footer")
+        # Between two pages the driver knows neither, and fails in ways of its own.
+        arrival = WebDriverWait(self.driver, support.PATIENCE, ignored_exceptions=(WebDriverException,))
+        arrival.until(lambda _: self.run("return !window.isBefore && document.readyState === 'complete'"))
 
     def fill(self, name: str, text: str) -> None:
         """Type into a field, unfolding what hides it."""

@@ -91,7 +91,7 @@ def test_csv_is_downloaded(browser: Browser, downloads: Path) -> None:
     browser.open(f"/events{SINCE}&status=cancelled")
     browser.link("Download as CSV").click()
     file = downloads / "events.csv"
-    support.until(lambda: file.exists() and not list(downloads.glob("*.crdownload")), seconds=15)
+    support.until(lambda: file.exists() and not list(downloads.glob("*.crdownload")))
     with file.open(encoding="utf-8", newline="") as opened:
         rows = list(csv.DictReader(opened))
     file.unlink()
