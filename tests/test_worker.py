@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 WORKER = """
 import dataclasses, signal, threading
 from lifecycle.working import worker
-timing = dataclasses.replace(timing, resend_backoff=0.1)
+timing = dataclasses.replace(timing, resend_backoff=0.1, failed_reads=100)
 client.close()
 client = ZocdocClient(base_url=base, token_url=token_url, client_id="sandbox-client", client_secret="sandbox-secret",
                       audience=audience, deadline=1.0)

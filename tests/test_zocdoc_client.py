@@ -205,10 +205,10 @@ def test_a_429_is_sent_again_within_the_deadline() -> None:
 def test_a_429_ends_as_not_sent_when_the_deadline_is_near() -> None:
     """No pause that would end beyond the deadline is begun."""
     started = time.monotonic()
-    outcome, count = confirmed_by(answer(429, refusal()), deadline=1.0)
+    outcome, count = confirmed_by(answer(429, refusal()), deadline=2.0)
     assert outcome == NotSent(Reason.RATE_LIMITED, 429, "rq-2")
-    assert 1 <= count <= 3
-    assert time.monotonic() - started < 4
+    assert 1 <= count <= 4
+    assert time.monotonic() - started < 20
 
 
 @pytest.mark.parametrize("retry_after", ["60", "99999999", "Fri, 31 Dec 2038 23:59:59 GMT"])
@@ -287,7 +287,7 @@ def test_a_connection_lost_after_the_send_is_unknown(
 
 def test_no_answer_in_time_is_unknown() -> None:
     """A read timeout is Unknown."""
-    assert confirmed_by(hang, timeout=0.2) == (Unknown(Reason.TIMED_OUT), 1)
+    assert confirmed_by(hang, timeout=1.0) == (Unknown(Reason.TIMED_OUT), 1)
 
 
 @pytest.mark.parametrize(
@@ -304,15 +304,15 @@ def test_no_answer_in_time_is_unknown() -> None:
 def test_a_slow_drip_ends_with_the_deadline(first: bytes, then: bytes) -> None:
     """The deadline bounds the whole call: status line, headers, 1xx answers and body alike."""
     started = time.monotonic()
-    outcome, count = confirmed_by(drip(first, then, 0.005 if then.startswith(b"HTTP") else 0.02), deadline=0.5)
+    outcome, count = confirmed_by(drip(first, then, 0.005 if then.startswith(b"HTTP") else 0.02), deadline=2.0)
     assert (outcome, count) == (Unknown(Reason.TIMED_OUT, outcome.http_status), 1)
-    assert 0.4 < time.monotonic() - started < 4
+    assert 1.9 < time.monotonic() - started < 20
 
 
 def test_a_refusal_whose_body_drips_is_still_rejected() -> None:
     """The status line of a refusal counts, though its body does not end."""
     step = drip(b"HTTP/1.1 404 Not Found\r\nContent-Length: 100000\r\n\r\n", b" ")
-    assert confirmed_by(step, deadline=0.4) == (Rejected(404, Reason.NOT_FOUND), 1)
+    assert confirmed_by(step, deadline=2.0) == (Rejected(404, Reason.NOT_FOUND), 1)
 
 
 def test_an_expired_claim_opens_no_connection() -> None:

@@ -212,7 +212,7 @@ def test_a_renewal_that_fails_is_not_sent() -> None:
 def test_without_a_token_nothing_is_sent(step: Callable[[Peer], None], outcome: Outcome) -> None:
     """Every failure of the token endpoint is NotSent for a command and ReadFailed for a read."""
     with Server(step) as issuer, Server(answer(200, BODY)) as server:
-        with client_of(server, issuer, timeout=0.2, deadline=0.6) as client:
+        with client_of(server, issuer, timeout=0.7, deadline=2.0) as client:
             assert client.confirm(ID) == outcome
             with pytest.raises(ReadFailed, match=r"token_|rate_limited"):
                 client.get(ID)

@@ -283,10 +283,10 @@ def test_the_deadline_holds_over_tls(certificate: Certificate, first: bytes, the
     """A drip over TLS, a record for each byte, ends with the deadline as well."""
     bundle, context = certificate
     step = drip(first, then)
-    with Server(step, context=context) as server, client_of(server, ca_bundle=bundle, deadline=0.6) as client:
+    with Server(step, context=context) as server, client_of(server, ca_bundle=bundle, deadline=2.0) as client:
         started = time.monotonic()
         outcome = client.confirm(ID)
-        assert 0.4 < time.monotonic() - started < 4
+        assert 1.9 < time.monotonic() - started < 20
     assert isinstance(outcome, Unknown)
     assert outcome.reason_code == Reason.TIMED_OUT
 
@@ -395,8 +395,8 @@ def test_no_secret_and_no_patient_data_leaks(step: Callable[[Peer], None], caplo
             token_url=issuer.url,
             client_id="an-id",
             client_secret="canary-secret",
-            timeout=0.3 if step is hang else 10.0,
-            deadline=1.0 if step is hang else 20.0,
+            timeout=1.0 if step is hang else 10.0,
+            deadline=2.5 if step is hang else 20.0,
         ) as client:
             told += [client, client.cancel(ID, reason="canary-free-text"), client._calls, client._transport]
             for read in (lambda: client.get(ID), lambda: list(client.list(developer_patient_id=CANARIES[-1]))):
@@ -429,8 +429,8 @@ def test_one_event_is_logged_for_each_call(caplog: pytest.LogCaptureFixture) -> 
 def test_the_deadline_ends_a_read_with_its_repeats() -> None:
     """Repeats and pauses of a read share the deadline of the call."""
     started = time.monotonic()
-    with Server(hang) as server, client_of(server, timeout=0.2, deadline=0.9) as client:
+    with Server(hang) as server, client_of(server, timeout=0.7, deadline=3.0) as client:
         with pytest.raises(ReadFailed, match="timed_out"):
             client.get(ID)
         assert 1 <= len(server.requests) <= 3
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 20
