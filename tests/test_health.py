@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+from contextlib import closing
 from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any
 
@@ -78,10 +79,12 @@ def test_anything_else_is_not_there(port: int, capsys: pytest.CaptureFixture[str
 
 
 def test_answers_come_at_once(port: int) -> None:
-    """Of a hundred probes, one after another, many are done before a delayed acknowledgement, which takes 40 ms."""
+    """Of a hundred probes over one connection many are answered before a delayed acknowledgement, which takes 40 ms."""
     times = []
-    for _ in range(100):
-        begun = time.monotonic()
-        ask(port, "/livez")
-        times.append(time.monotonic() - begun)
+    with closing(HTTPConnection("127.0.0.1", port, timeout=support.PATIENCE)) as connection:
+        for _ in range(100):
+            begun = time.monotonic()
+            connection.request("GET", "/livez")
+            connection.getresponse().read()
+            times.append(time.monotonic() - begun)
     assert sorted(times)[20] < 0.03

@@ -479,13 +479,17 @@ def test_two_processes_may_recover_at_once(
 product = Lifecycle(url, zocdoc=client, timing=timing)
 print("ready", flush=True)
 sys.stdin.readline()
-print(",".join(each.state for each in product.recover(wait=60.0).settled))
+print(",".join(each.state for each in product.recover(wait=8.0).settled))
 """
     children = [support.program(body, database_url, server) for _ in range(2)]
     for child in children:
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
-    outputs = [child.communicate("go\n", timeout=support.PATIENCE) for child in children]
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    outputs = [child.communicate(timeout=support.PATIENCE) for child in children]
     assert sorted(out.strip() for out, _ in outputs) == ["", "not_sent"], outputs
     events = [each.event for each in lifecycle.history(appointment_id)]
     assert events.count("command_not_sent") == 1
